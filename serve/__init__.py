@@ -1,0 +1,1 @@
+"""Serve a voice over HTTP and WebSocket: not built yet, see the README."""

@@ -1,0 +1,303 @@
+"""What a model, its mel spectrogram, its pruning and its training are: frozen, self-checking records.
+
+Recipes are TOML files that overlay these defaults (see `wavernn.recipe`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from wavernn.errors import ConfigError
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ConfigError(sentence)
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """A log-mel spectrogram, completely: two equal records give two equal spectrograms."""
+
+    rate_hz: int = 22_050
+    # length of the Fourier transform, even
+    fft_samples: int = 1024
+    # length of the Hann window, at most fft_samples
+    window_samples: int = 1024
+    # distance of two frames
+    hop_samples: int = 256
+    # M, number of mel bands
+    bands: int = 80
+    # lower and upper edge of the filterbank
+    low_hz: float = 0.0
+    high_hz: float = 8_000.0
+    # the mel curve, and whether each filter has unit area (slaney) or unit peak (none)
+    scale: Literal["slaney", "htk"] = "slaney"
+    norm: Literal["slaney", "none"] = "slaney"
+    # log base of the stored values
+    log: Literal["ln", "log10"] = "ln"
+    # magnitudes below this are raised to it before the logarithm
+    floor: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _require(self.rate_hz > 0, f"mel.rate_hz must be positive, got {self.rate_hz}")
+        _require(
+            self.fft_samples > 0 and self.fft_samples % 2 == 0,
+            f"mel.fft_samples must be positive and even, got {self.fft_samples}",
+        )
+        _require(
+            0 < self.window_samples <= self.fft_samples,
+            f"mel.window_samples must lie in 1..fft_samples ({self.fft_samples}), "
+            f"got {self.window_samples}",
+        )
+        _require(
+            0 < self.hop_samples <= self.fft_samples
+            and (self.fft_samples - self.hop_samples) % 2 == 0,
+            f"mel.hop_samples must be at most fft_samples ({self.fft_samples}) and differ from it "
+            f"by an even number, got {self.hop_samples}",
+        )
+        _require(self.bands > 0, f"mel.bands must be positive, got {self.bands}")
+        _require(
+            0 <= self.low_hz < self.high_hz <= self.rate_hz / 2,
+            f"mel needs 0 <= low_hz < high_hz <= rate_hz / 2, got {self.low_hz}, {self.high_hz} "
+            f"at {self.rate_hz} Hz",
+        )
+        _require(self.scale in ("slaney", "htk"), f"mel.scale is slaney or htk, not {self.scale}")
+        _require(self.norm in ("slaney", "none"), f"mel.norm is slaney or none, not {self.norm}")
+        _require(self.log in ("ln", "log10"), f"mel.log is ln or log10, not {self.log}")
+        _require(self.floor > 0, f"mel.floor must be positive, got {self.floor}")
+
+    @property
+    def floor_value(self) -> float:
+        """The lowest value that a spectrogram of this kind holds."""
+        return math.log(self.floor) if self.log == "ln" else math.log10(self.floor)
+
+
+MEL_PRESETS: Mapping[str, MelConfig] = {
+    "hifigan-22k": MelConfig(),
+    "16k": MelConfig(rate_hz=16_000, fft_samples=1024, window_samples=800, hop_samples=200),
+    "24k": MelConfig(rate_hz=24_000, bands=100, high_hz=12_000.0),
+    "44k": MelConfig(
+        rate_hz=44_100,
+        fft_samples=2048,
+        window_samples=2048,
+        hop_samples=512,
+        bands=128,
+        high_hz=16_000.0,
+    ),
+    "48k": MelConfig(
+        rate_hz=48_000,
+        fft_samples=2048,
+        window_samples=2048,
+        hop_samples=512,
+        bands=128,
+        high_hz=16_000.0,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A dual-softmax WaveRNN (Kalchbrenner et al. 2018, section 2) and its conditioner."""
+
+    # H, both halves together, even
+    hidden: int = 384
+    # P, width of the hidden output layers O1 and O3
+    projection: int = 192
+    # how a byte enters the gates: a learned row (embedding) or its value in [-1, 1] (scalar)
+    input: Literal["embedding", "scalar"] = "embedding"
+    # E, length of a learned row
+    embedding: int = 32
+    # C, channels of the conditioner
+    channels: int = 128
+    # residual layers of the conditioner, each of which sees two frames further back
+    layers: int = 2
+    # frames after the current one that the conditioner sees, 0..3
+    lookahead_frames: int = 2
+    # samples that share one conditioning vector; divides mel.hop_samples
+    conditioning_hop_samples: int = 64
+    # a of y[n] = x[n] - a x[n-1], the signal that is modelled; 0 turns it off
+    pre_emphasis: float = 0.85
+    # U, interleaved sub-tensors (section 4); 1 is the plain model
+    subscale: int = 1
+    # F, future steps of earlier sub-tensors that a later one sees
+    subscale_horizon: int = 8
+
+    def __post_init__(self) -> None:
+        for key in ("hidden", "projection", "embedding", "channels", "conditioning_hop_samples"):
+            value = getattr(self, key)
+            _require(value > 0, f"model.{key} must be positive, got {value}")
+        _require(self.hidden % 2 == 0, f"model.hidden must be even, got {self.hidden}")
+        _require(
+            self.input in ("embedding", "scalar"),
+            f"model.input is embedding or scalar, not {self.input}",
+        )
+        _require(self.layers >= 0, f"model.layers must not be negative, got {self.layers}")
+        _require(
+            0 <= self.lookahead_frames <= 3,
+            f"model.lookahead_frames must lie in 0..3, got {self.lookahead_frames}",
+        )
+        _require(
+            0 <= self.pre_emphasis < 1,
+            f"model.pre_emphasis must lie in [0, 1), got {self.pre_emphasis}",
+        )
+        _require(
+            self.subscale >= 1 and self.subscale_horizon >= 0,
+            f"model.subscale must be at least 1 and its horizon not negative, "
+            f"got {self.subscale}, {self.subscale_horizon}",
+        )
+
+    @property
+    def history_frames(self) -> int:
+        """Frames before the current one that the conditioner sees."""
+        return 2 + 2 * self.layers
+
+    @property
+    def gate_rows(self) -> int:
+        """G = 3H, the rows of R: update, reset, candidate; coarse half first in each."""
+        return 3 * self.hidden
+
+
+PRUNABLE = ("R_u", "R_r", "R_e", "O1", "O2", "O3", "O4")
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Block pruning on a cubic schedule (section 3; Narang et al. 2017)."""
+
+    # R and W: rows and columns of a block
+    block_rows: int = 16
+    block_columns: int = 4
+    # the same number of blocks in every block row
+    balanced: bool = False
+    # the diagonal of R_u, R_r, R_e survives beside the blocks (LPCNet)
+    keep_diagonal: bool = False
+    # share of the blocks that is kept in the end, by matrix; one that isn't named stays dense
+    density: Mapping[str, float] = field(default_factory=dict)
+    # t0, S and the distance of two mask updates, in optimizer steps
+    start_step: int = 1_000
+    ramp_steps: int = 200_000
+    every_steps: int = 500
+
+    def __post_init__(self) -> None:
+        _require(
+            self.block_rows > 0 and self.block_columns > 0,
+            f"prune.block_rows and block_columns must be positive, "
+            f"got {self.block_rows} x {self.block_columns}",
+        )
+        for name, value in self.density.items():
+            _require(
+                name in PRUNABLE,
+                f"unknown matrix prune.density.{name}; known: {', '.join(PRUNABLE)}",
+            )
+            _require(
+                0 < value <= 1, f"prune.density.{name} must lie in (0, 1], got {value}"
+            )
+        _require(
+            self.start_step >= 0 and self.ramp_steps > 0 and self.every_steps > 0,
+            "prune needs start_step >= 0, ramp_steps > 0 and every_steps > 0, "
+            f"got {self.start_step}, {self.ramp_steps}, {self.every_steps}",
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation: how much, how fast, from which seed."""
+
+    seed: int = 0
+    steps: int = 10_000
+    # B, slices in a step, over all processes
+    batch: int = 128
+    # T, samples in a slice; a multiple of mel.hop_samples
+    slice_samples: int = 256
+    # a slice goes on where the lane's last one ended, with its state; else it starts anywhere at 0
+    carry_state: bool = True
+    learning_rate: float = 2e-3
+    # the cosine ends at this share of learning_rate
+    final_rate: float = 0.02
+    warmup_steps: int = 200
+    # gradient norm is cut to this
+    clip: float = 1.0
+    # decay of the averaged weights, which are what a checkpoint holds
+    ema: float = 0.999
+    # standard deviation of noise on the input codes, in steps of 1/32768; targets stay clean
+    input_noise: float = 0.0
+    # bfloat16: products in bfloat16, sums, gates and state in float32
+    precision: Literal["float32", "bfloat16"] = "float32"
+    validate_every_steps: int = 1_000
+    save_every_steps: int = 500
+    log_every_steps: int = 20
+    # clips held out, evenly spaced over the sorted names
+    validation_clips: int = 12
+    # of each held-out clip, how much is scored during training; `wavernn eval` scores all
+    validation_seconds_per_clip: float = 4.0
+    # steps with a non-finite loss that are skipped before the run is stopped
+    nan_patience: int = 10
+
+    def __post_init__(self) -> None:
+        positive = (
+            "steps batch slice_samples learning_rate clip validate_every_steps save_every_steps "
+            "log_every_steps validation_clips validation_seconds_per_clip nan_patience"
+        )
+        for key in positive.split():
+            value = getattr(self, key)
+            _require(value > 0, f"train.{key} must be positive, got {value}")
+        _require(0 <= self.ema < 1, f"train.ema must lie in [0, 1), got {self.ema}")
+        _require(
+            0 <= self.final_rate <= 1, f"train.final_rate must lie in [0, 1], got {self.final_rate}"
+        )
+        _require(
+            self.warmup_steps >= 0 and self.input_noise >= 0,
+            "train.warmup_steps and input_noise must not be negative, "
+            f"got {self.warmup_steps}, {self.input_noise}",
+        )
+        _require(
+            self.precision in ("float32", "bfloat16"),
+            f"train.precision is float32 or bfloat16, not {self.precision}",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that a checkpoint needs to be understood and a run to be repeated."""
+
+    name: str = "unnamed"
+    mel: MelConfig = MelConfig()
+    model: ModelConfig = ModelConfig()
+    prune: PruneConfig = PruneConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self) -> None:
+        hop, step = self.mel.hop_samples, self.model.conditioning_hop_samples
+        _require(
+            hop % step == 0,
+            f"model.conditioning_hop_samples must divide mel.hop_samples ({hop}), got {step}",
+        )
+        _require(
+            self.train.slice_samples % hop == 0,
+            f"train.slice_samples must be a multiple of mel.hop_samples ({hop}), "
+            f"got {self.train.slice_samples}",
+        )
+        rows, columns = self.prune.block_rows, self.prune.block_columns
+        for name, density in self.prune.density.items():
+            R, W = matrix_shape(self.model, name)
+            if density < 1:
+                _require(
+                    R % rows == 0 and W % columns == 0,
+                    f"prune blocks of {rows} x {columns} don't divide {name} ({R} x {W})",
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain dictionaries, as stored in a checkpoint."""
+        return asdict(self)
+
+
+def matrix_shape(model: ModelConfig, name: str) -> tuple[int, int]:
+    """Rows and columns of a prunable matrix."""
+    H, P = model.hidden, model.projection
+    return {"R": (H, H), "O1": (P, H // 2), "O3": (P, H // 2)}.get(
+        name.split("_")[0], (256, P)
+    )

@@ -1,0 +1,37 @@
+"""What can go wrong that is not our bug: each message says what was expected, what came, what to do."""
+
+
+class WaveRNNError(Exception):
+    """Any error whose cause lies outside the program; the command line prints it and exits with 2."""
+
+
+class ConfigError(WaveRNNError):
+    """A recipe, overlay or override names an unknown key or an illegal value."""
+
+
+class AudioError(WaveRNNError):
+    """A recording can't be read, or holds nothing that can be used."""
+
+
+class MelError(WaveRNNError):
+    """A mel spectrogram has the wrong shape, scale or specification for the voice."""
+
+
+class CheckpointError(WaveRNNError):
+    """A checkpoint is damaged, truncated, foreign or of another format version."""
+
+
+class DataError(WaveRNNError):
+    """A folder of recordings can't be trained on or evaluated."""
+
+
+class TrainingError(WaveRNNError):
+    """A run can't go on: it diverged, or its folder doesn't match the request."""
+
+
+class BackendUnavailable(WaveRNNError):
+    """The asked-for engine can't run here; the message says why."""
+
+
+class EngineBusy(WaveRNNError):
+    """No channel is free; try again later."""

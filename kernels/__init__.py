@@ -79,7 +79,7 @@ def load(name: str) -> type[Synthesizer]:
     Raises BackendUnavailable with the reason where the backend that is asked for can't run.
     """
     if name == "auto":
-        reasons = {}
+        reasons: dict[str, str] = {}
         for candidate in BACKENDS:
             reason = unavailable(candidate)
             if reason is None:

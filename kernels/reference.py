@@ -123,7 +123,7 @@ class Synthesizer:
         """Draws the next T samples of each active stream: uint8 codes [B, T, 2]."""
         B, T, _ = uniform_BT2.shape
         codes_BT2 = np.tile(np.array(SILENT_CODE, np.uint8), (B, T, 1))
-        for b in range(B) if active_B is None else np.flatnonzero(active_B):
+        for b in range(B) if active_B is None else np.flatnonzero(active_B).tolist():
             phase = int(self.sample_B[b]) % self.hop
             for t in range(T):
                 gate_G = gates_BNG[b, (phase + t) // self.hop]

@@ -108,18 +108,17 @@ def _clips(
 
 
 def build(
-    folder: Path,
+    paths: list[Path],
     cache: Path,
     config: Config,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Features:
-    """Makes the arrays of a folder below `cache`, or opens them if they are there.
+    """Makes the arrays of some recordings below `cache`, or opens them if they are there.
 
     They are found again by the content of the recordings and the configuration of the features.
-    Recordings that can't be read are named in the log and left out; raises DataError if too few
-    remain to train and validate.
+    Recordings that can't be read are named in the log and left out; raises DataError if none
+    remains.
     """
-    paths = find_recordings(folder)
     key, data_sha256 = _key(paths, config)
     place = cache / f"features-{key[:16]}"
     if not (place / "index.json").exists():
@@ -136,11 +135,8 @@ def build(
                 index["frames"].append(len(arrays[1]))
                 for file, array, dtype in zip(files, arrays, DTYPES.values(), strict=True):
                     file.write(array.astype(dtype).tobytes())
-        if len(index["names"]) < 2:
-            raise DataError(
-                f"{folder} has {len(index['names'])} usable recordings; at least 2 are needed, "
-                "one to train on and one to validate on"
-            )
+        if not index["names"]:
+            raise DataError(f"none of {len(paths)} recordings can be used, see the lines above")
         (partial / "index.json").write_text(json.dumps(index))
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
@@ -172,9 +168,14 @@ def open_features(place: Path, config: Config) -> Features:
 def split(features: Features, held_out: int) -> tuple[np.ndarray, np.ndarray]:
     """Clip indices to train on and to validate on: every k-th in order of name is held out.
 
-    At most half of the clips are held out.
+    At most half of the clips are held out. Raises DataError for fewer than two clips.
     """
     clips = len(features.names)
+    if clips < 2:
+        raise DataError(
+            f"expected at least 2 usable recordings, one to train on and one to validate on, "
+            f"got {clips}; add recordings"
+        )
     count = min(held_out, clips // 2)
     order = np.argsort(features.names, kind="stable")
     validation = order[((np.arange(count) + 0.5) * clips / count).astype(np.int64)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from wavernn.checkpoint import Checkpoint
 from wavernn.config import Config, TrainConfig
 from wavernn.errors import TrainingError
 from wavernn.model import WaveRNN
-from wavernn.train.features import Features, build, mel_statistics, split
+from wavernn.train.features import Features, build, find_recordings, mel_statistics, split
 from wavernn.train.provenance import provenance
 from wavernn.train.report import Report
 from wavernn.train.sampler import Batch, Lanes
@@ -132,16 +131,15 @@ def _prepare(
     return state, wrapped
 
 
-def _features(
-    process: Process, data: Path, run: Path, config: Config, report: Report
-) -> Features:
+def _features(process: Process, data: Path, run: Path, config: Config, report: Report) -> Features:
     """Makes the features in the first process; the others open what it made."""
+    paths = find_recordings(data)
     if process.rank == 0:
         run.mkdir(parents=True, exist_ok=True)
-        build(data, run, config, report.preparing)
+        build(paths, run, config, report.preparing)
     if process.world > 1:
         dist.barrier()
-    return build(data, run, config)
+    return build(paths, run, config)
 
 
 def _gather(h_BH: Tensor, process: Process) -> Tensor:
@@ -204,7 +202,11 @@ def train(
             batch = slices.cut(train_clips[clip], frame, fresh, slice_frames)
             if settings.input_noise:
                 noisy = add_noise(
-                    batch.previous_BT2, settings.input_noise, settings.seed, state.step, process.rank
+                    batch.previous_BT2,
+                    settings.input_noise,
+                    settings.seed,
+                    state.step,
+                    process.rank,
                 )
                 batch = Batch(batch.mel_BNM, noisy, batch.codes_BT2, batch.fresh_B)
             h_BH = torch.where(batch.fresh_B[:, None], 0.0, h_BH)
@@ -213,7 +215,7 @@ def train(
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
             state.optimizer.zero_grad(set_to_none=True)
-            (coarse + fine).backward()  # type: ignore[no-untyped-call]
+            (coarse + fine).backward()
             # the norm is that of the gradients' mean over processes, so all of them agree on it
             norm = float(torch.nn.utils.clip_grad_norm_(learnt, settings.clip))
             if math.isfinite(norm):

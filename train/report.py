@@ -76,7 +76,7 @@ class Report:
             except ImportError:
                 log.warning("no TensorBoard curves: install wavernn[train] to have them")
             else:
-                self.writer = SummaryWriter(self.run / "log", purge_step=step)  # type: ignore[no-untyped-call]
+                self.writer = SummaryWriter(self.run / "log", purge_step=step)
 
     def stepped(
         self, state: RunState, coarse: Tensor, fine: Tensor, norm: float, rate: float
@@ -88,9 +88,7 @@ class Report:
         steps_per_s = (state.step - self.clock_step) / (now - self.clock)
         self.clock, self.clock_step = now, state.step
         samples_per_s = steps_per_s * self.samples_per_step
-        bits_coarse, bits_fine = (
-            x.item() / math.log(2) for x in (coarse.detach(), fine.detach())
-        )
+        bits_coarse, bits_fine = (x.item() / math.log(2) for x in (coarse.detach(), fine.detach()))
         figures = (
             f"{bits_coarse + bits_fine:.3f} bits/sample, {steps_per_s:.2f} steps/s, "
             f"{samples_per_s / self.rate_hz:.2f} audio-s/s"
@@ -135,8 +133,12 @@ class Report:
             f"FLAC {row['flac_bits']:.3f})"
         )
         if self.writer is not None:
-            self.writer.add_audio("copy synthesis", self._speak(model, features, held_out), step,
-                                  sample_rate=self.rate_hz)
+            self.writer.add_audio(
+                "copy synthesis",
+                self._speak(model, features, held_out),
+                step,
+                sample_rate=self.rate_hz,
+            )
 
     def _speak(self, model: WaveRNN, features: Features, held_out: np.ndarray) -> np.ndarray:
         from wavernn.checkpoint import Checkpoint

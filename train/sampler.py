@@ -132,4 +132,3 @@ class Slices:
         mel_BNM = torch.where(inside[..., None], mel_BNM, self.floor)
         fresh = torch.from_numpy(fresh_B).to(self.device)
         return Batch(mel_BNM, codes_BT2[:, :-1], codes_BT2[:, 1:], fresh)
-

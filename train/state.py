@@ -124,7 +124,9 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             body: dict[str, Any] = json.loads(metadata["body"])
             return body, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise TrainingError(f"can't resume from {path}: {error}; start anew in another --out") from None
+        raise TrainingError(
+            f"can't resume from {path}: {error}; start anew in another --out"
+        ) from None
 
 
 def _group(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

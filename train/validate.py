@@ -38,9 +38,7 @@ def _scores(
     for start in range(0, int(frames.max()), STRIDE):
         frame_B = np.full(B, start, np.int64)
         batch = slices.cut(clips, frame_B, np.zeros(B, bool), STRIDE)
-        coarse_TBQ, fine_TBQ, h_BH = model(
-            batch.mel_BNM, batch.previous_BT2, batch.codes_BT2, h_BH
-        )
+        coarse_TBQ, fine_TBQ, h_BH = model(batch.mel_BNM, batch.previous_BT2, batch.codes_BT2, h_BH)
         target_TB2 = batch.codes_BT2.transpose(0, 1)
         nats = [
             F.cross_entropy(logits.flatten(0, 1), target_TB2[..., i].flatten(), reduction="none")

@@ -23,46 +23,71 @@ FORMATS = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", 
 # a peak beyond this isn't an overload but a wrong scale
 _LARGEST_PEAK = 16.0
 
+# samples that are read or written at a time
+_BLOCK = 65_536
+
 
 def read_audio(path: str | os.PathLike[str] | BinaryIO, rate_hz: int) -> np.ndarray:
     """Read a recording of any format libsndfile knows as float32 [T], mono, at `rate_hz`.
 
     Channels are averaged, another rate is converted by soxr (VHQ), the result is limited to
-    [-1, 1]. `path` may be an open binary file that can be rewound. Raises `AudioError` if there is
-    no such file, it can't be opened, isn't audio, or holds no samples or ones that aren't finite.
+    [-1, 1]. `path` may be an open binary file. Raises `AudioError` if there is no such file, it
+    can't be opened, isn't audio, or holds no samples or ones that aren't finite.
     """
     if rate_hz <= 0:
         raise AudioError(f"the sampling rate must be positive, got {rate_hz} Hz")
-    if isinstance(path, str | os.PathLike):
-        name = os.fspath(path)
-        try:
-            with open(name, "rb") as file:
-                return _read(file, name, rate_hz)
-        except FileNotFoundError:
-            raise AudioError(f"{name} doesn't exist; give the path of an audio file") from None
-        except IsADirectoryError:
-            raise AudioError(f"{name} is a folder; give the path of an audio file") from None
-        except PermissionError:
-            raise AudioError(f"{name} can't be opened: no permission to read it") from None
-        except OSError as error:
-            raise AudioError(f"{name} can't be read: {error.strerror or error}") from None
-    return _read(path, str(getattr(path, "name", "the upload")), rate_hz)
+    if not isinstance(path, str | os.PathLike):
+        return _checked(*_read(_Upload(path.read()), "the upload"), "the upload", rate_hz)
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            empty = not file.read(1)
+    except FileNotFoundError:
+        raise AudioError(f"{name} doesn't exist; give the path of an audio file") from None
+    except IsADirectoryError:
+        raise AudioError(f"{name} is a folder; give the path of an audio file") from None
+    except PermissionError:
+        raise AudioError(f"{name} can't be opened: no permission to read it") from None
+    except OSError as error:
+        raise AudioError(f"{name} can't be read: {error.strerror or error}") from None
+    if empty:
+        raise AudioError(f"{name} is empty (0 bytes); an audio file was expected")
+    return _checked(*_read(name, name), name, rate_hz)
 
 
-def _read(file: BinaryIO, name: str, rate_hz: int) -> np.ndarray:
+class _Upload(io.BytesIO):
+    """Bytes as a file in which a damaged header can't seek before the start.
+
+    The callback that soundfile gives libsndfile would print the exception and go on.
+    """
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        origin = (0, self.tell(), self.getbuffer().nbytes)[whence]
+        return super().seek(max(0, origin + offset))
+
+
+def _read(file: str | _Upload, name: str) -> tuple[np.ndarray, int]:
+    """Decode a file to float32 [T, channels] and its rate in Hz."""
     import soundfile
 
-    if not file.read(1):
-        raise AudioError(f"{name} is empty (0 bytes); an audio file was expected")
-    file.seek(0)
     try:
-        samples_TC, from_hz = soundfile.read(file, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(file) as sound:
+            blocks = [np.zeros((0, sound.channels), np.float32)]
+            # read until they end, as the length in a header may be unknown (piped flac) or false,
+            # and don't seek after each block, which soundfile does and which then fails
+            sound.seekable = lambda: False
+            while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
+                blocks.append(block)
+            return np.concatenate(blocks), sound.samplerate
     except soundfile.LibsndfileError as error:
         reason = str(error.error_string).strip().rstrip(".")
         raise AudioError(
             f"{name} is not an audio file that libsndfile can read ({reason}); "
             "convert it to wav or flac"
         ) from None
+
+
+def _checked(samples_TC: np.ndarray, from_hz: int, name: str, rate_hz: int) -> np.ndarray:
     if samples_TC.shape[0] == 0:
         raise AudioError(f"{name} holds no samples; a recording of at least one was expected")
     if not np.isfinite(samples_TC).all():
@@ -130,8 +155,8 @@ def pack_audio(samples_T: np.ndarray, rate_hz: int, kind: str) -> bytes:
         buffer, "w", rate_hz, channels=1, format=container, subtype=subtype
     ) as file:
         # libvorbis takes a write onto its stack, and a long one would overrun it
-        for start in range(0, values_T.size, 65_536):
-            file.write(values_T[start : start + 65_536])
+        for start in range(0, values_T.size, _BLOCK):
+            file.write(values_T[start : start + _BLOCK])
     return buffer.getvalue()
 
 

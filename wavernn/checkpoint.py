@@ -108,7 +108,9 @@ def load(path: Path | str) -> Checkpoint:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise CheckpointError(f"no checkpoint at {path}; give the path of a .safetensors file") from None
+        raise CheckpointError(
+            f"no checkpoint at {path}; give the path of a .safetensors file"
+        ) from None
     except OSError as error:
         raise CheckpointError(f"can't read checkpoint {path}: {error.strerror}") from None
     metadata = _header(content, path).get("__metadata__")
@@ -130,5 +132,7 @@ def load(path: Path | str) -> Checkpoint:
     except (SafetensorError, KeyError, ValueError, TypeError):
         raise damaged from None
     except ConfigError as error:
-        raise CheckpointError(f"{path} has a configuration this program can't use: {error}") from None
+        raise CheckpointError(
+            f"{path} has a configuration this program can't use: {error}"
+        ) from None
     return Checkpoint(config, tensors, table["provenance"])

@@ -1,4 +1,4 @@
-"""What a model, its mel spectrogram, its pruning and its training are: frozen, self-checking records.
+"""A model, its mel spectrogram, its pruning and its training as frozen, self-checking records.
 
 Recipes are TOML files that overlay these defaults (see `wavernn.recipe`).
 """
@@ -193,9 +193,7 @@ class PruneConfig:
                 name in PRUNABLE,
                 f"unknown matrix prune.density.{name}; known: {', '.join(PRUNABLE)}",
             )
-            _require(
-                0 < value <= 1, f"prune.density.{name} must lie in (0, 1], got {value}"
-            )
+            _require(0 < value <= 1, f"prune.density.{name} must lie in (0, 1], got {value}")
         _require(
             self.start_step >= 0 and self.ramp_steps > 0 and self.every_steps > 0,
             "prune needs start_step >= 0, ramp_steps > 0 and every_steps > 0, "
@@ -298,6 +296,4 @@ class Config:
 def matrix_shape(model: ModelConfig, name: str) -> tuple[int, int]:
     """Rows and columns of a prunable matrix."""
     H, P = model.hidden, model.projection
-    return {"R": (H, H), "O1": (P, H // 2), "O3": (P, H // 2)}.get(
-        name.split("_")[0], (256, P)
-    )
+    return {"R": (H, H), "O1": (P, H // 2), "O3": (P, H // 2)}.get(name.split("_")[0], (256, P))

@@ -12,57 +12,9 @@ from wavernn import checkpoint as checkpoints
 from wavernn import kernels
 from wavernn.audio import de_emphasis, decode
 from wavernn.checkpoint import Checkpoint
+from wavernn.conditioning import Conditioning
 from wavernn.errors import MelError
 from wavernn.rng import uniforms
-
-# frames that the conditioner computes in one call, and that one call of the backend turns into
-# samples: 8 frames of 256 samples at 22 050 Hz are 93 ms
-BLOCK_FRAMES = 8
-
-
-class Conditioning:
-    """Gate input frame by frame, the same bits whatever the pieces in which mels arrive.
-
-    Products of different shapes may round differently, so the network always runs on a block of
-    BLOCK_FRAMES frames that begins at a multiple of BLOCK_FRAMES; frames that aren't there yet
-    are silence in it and don't reach the rows that are given out.
-    """
-
-    def __init__(self, voice: Checkpoint) -> None:
-        self.model = voice.model()
-        conditioner = self.model.conditioner
-        self.history, self.lookahead = conditioner.history_frames, conditioner.lookahead_frames
-        self.bands, self.floor = voice.config.mel.bands, conditioner.floor
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets the stream."""
-        # frames from `history` before the present block on
-        self.mel_NM = torch.full((self.history, self.bands), self.floor)
-        # frames of the present block that were given out
-        self.given = 0
-
-    @torch.no_grad()
-    def push(self, mel_NM: torch.Tensor, last: bool = False) -> Iterator[torch.Tensor]:
-        """Takes mel frames and yields gate input [n * steps_per_frame, G] of frames now certain.
-
-        A frame is certain once `lookahead` frames after it are there; with `last`, silence
-        follows the end.
-        """
-        self.mel_NM = torch.cat((self.mel_NM, mel_NM))
-        ready = len(self.mel_NM) - self.history - (0 if last else self.lookahead)
-        while self.given < ready:
-            span = self.history + BLOCK_FRAMES + self.lookahead
-            block_NM = self.mel_NM[:span]
-            missing = torch.full((span - len(block_NM), self.bands), self.floor)
-            gates_NG = self.model.gate_input(torch.cat((block_NM, missing))[None])[0]
-            steps = self.model.conditioner.steps_per_frame
-            until = min(ready, BLOCK_FRAMES)
-            yield gates_NG[self.given * steps : until * steps]
-            self.given = until
-            if until == BLOCK_FRAMES:
-                self.mel_NM = self.mel_NM[BLOCK_FRAMES:]
-                self.given, ready = 0, ready - BLOCK_FRAMES
 
 
 class Vocoder:
@@ -105,17 +57,13 @@ class Vocoder:
     def _samples(self, gates_NG: torch.Tensor, seed: int, temperature: float) -> np.ndarray:
         T = len(gates_NG) * self.voice.config.model.conditioning_hop_samples
         uniform_T2 = uniforms(seed, self._sample, T)
-        codes_BT2 = self.synthesizer.run(
-            gates_NG[None], uniform_T2[None], temperature=temperature
-        )
+        codes_BT2 = self.synthesizer.run(gates_NG[None], uniform_T2[None], temperature=temperature)
         self._sample += T
         a = self.voice.config.model.pre_emphasis
         samples_T, self._memory = de_emphasis(decode(codes_BT2[0]), a, self._memory)
-        return np.clip(samples_T, -1, 32767 / 32768).astype(np.float32)
+        return np.asarray(np.clip(samples_T, -1, 32767 / 32768), np.float32)
 
-    def synthesize(
-        self, mel_NM: np.ndarray, seed: int = 0, temperature: float = 1.0
-    ) -> np.ndarray:
+    def synthesize(self, mel_NM: np.ndarray, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
         """Turns a whole mel [N, M] into float32 samples [N * hop] in [-1, 1)."""
         return np.concatenate(list(self.stream([mel_NM], seed, temperature)))
 

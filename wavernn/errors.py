@@ -1,8 +1,11 @@
-"""What can go wrong that is not our bug: each message says what was expected, what came, what to do."""
+"""What can go wrong that is not our bug.
+
+Each message says in a sentence what was expected, what came, and what to do.
+"""
 
 
 class WaveRNNError(Exception):
-    """Any error whose cause lies outside the program; the command line prints it and exits with 2."""
+    """Any error whose cause lies outside the program; the command line exits with 2."""
 
 
 class ConfigError(WaveRNNError):

@@ -66,7 +66,9 @@ class Pruner:
         """Takes the state after optimizer step `step`: new masks where due, zeros put back."""
         prune = self.prune
         last = prune.start_step + prune.ramp_steps
-        due = prune.start_step <= step <= last and (step - prune.start_step) % prune.every_steps == 0
+        due = (
+            prune.start_step <= step <= last and (step - prune.start_step) % prune.every_steps == 0
+        )
         if due or step == last:
             for name, weight in self.matrices.items():
                 density = scheduled_density(step, prune.density[name], prune)

@@ -1,0 +1,110 @@
+"""Speed of a voice on a backend, in one process with the roof it is measured against.
+
+One JSON line a row, with the keys of the design: real-time factor, latency of a chunk, share of
+the roof. The roof of the reference is the rate at which this machine reads its weights.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from wavernn import kernels
+from wavernn.checkpoint import Checkpoint
+from wavernn.conditioning import Conditioning
+from wavernn.config import Config
+from wavernn.model import WaveRNN
+from wavernn.rng import uniforms
+
+CHUNK_MS = 10.0
+
+
+def random_voice(config: Config) -> Checkpoint:
+    """A voice of a recipe with random weights, its pruned matrices at their final density."""
+    from wavernn.sparse import block_mask
+
+    torch.manual_seed(0)
+    model = WaveRNN(config.model, config.mel)
+    for name, weight in model.matrices().items():
+        density = config.prune.density.get(name, 1.0)
+        if density < 1:
+            weight.mul_(block_mask(weight, density, config.prune))
+    return Checkpoint(config, model.state_dict())
+
+
+def machine() -> dict[str, Any]:
+    """What a row says of the machine and the programs."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            name = next(
+                line.split(":")[1].strip() for line in file if line.startswith("model name")
+            )
+    except (OSError, StopIteration):
+        pass
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    return {"machine": name, "versions": versions}
+
+
+def read_rate(size: int, repeats: int = 15) -> float:
+    """Bytes per second at which this process sums an array of `size` bytes, the best of several."""
+    array = torch.ones(max(size // 8, 1), dtype=torch.float64)
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        array.sum()
+        best = min(best, time.perf_counter() - started)
+    return array.numel() * 8 / best
+
+
+def bench(voice: Checkpoint, backend: str, streams: int, seconds: float = 0.1) -> dict[str, Any]:
+    """Times chunks of 10 ms of `streams` streams of random mel, `seconds` of audio each."""
+    config, rate_hz = voice.config, voice.config.mel.rate_hz
+    synthesizer = kernels.load(backend)(voice, streams)
+    model = voice.model()
+    hop = config.model.conditioning_hop_samples
+    frames = max(int(seconds * rate_hz / config.mel.hop_samples), 4)
+    conditioning = Conditioning(voice)
+    mel_NM = model.conditioner.mean_M + torch.randn(frames, config.mel.bands)
+    started = time.perf_counter()
+    gates_NG = torch.cat(list(conditioning.push(mel_NM, last=True)))
+    conditioner_s = (time.perf_counter() - started) / (frames * config.mel.hop_samples)
+    total = len(gates_NG) * hop
+    chunk = max(int(rate_hz * CHUNK_MS / 1000), 1)
+    uniform_BT2 = np.stack([uniforms(stream, 0, total) for stream in range(streams)])
+    gates_BNG = gates_NG.expand(streams, -1, -1)
+    times = []
+    for start in range(0, total - chunk, chunk):
+        rows = gates_BNG[:, start // hop : (start + chunk - 1) // hop + 1]
+        started = time.perf_counter()
+        synthesizer.run(rows, uniform_BT2[:, start : start + chunk])
+        times.append(time.perf_counter() - started)
+    p10_s, p50_s, p99_s = np.percentile(times, [10, 50, 99])
+    samples_per_s = streams * chunk / p50_s
+    loop_bytes = 8 * sum(w.numel() for w in [*model.matrices().values(), model.I_past, model.I_now])
+    roof = read_rate(loop_bytes) / loop_bytes
+    return {
+        **machine(),
+        "backend": backend,
+        "kernel": type(synthesizer).__module__.rpartition(".")[2],
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "format": "float64",
+        "recipe": config.name,
+        "nonzeros": sum(int(torch.count_nonzero(w)) for w in model.matrices().values()),
+        "streams": streams,
+        "threads": torch.get_num_threads(),
+        "samples_per_s": samples_per_s,
+        "realtime_factor": samples_per_s / rate_hz,
+        "p10_ms": 1e3 * p10_s,
+        "p50_ms": 1e3 * p50_s,
+        "p99_ms": 1e3 * p99_s,
+        "chunk_ms": 1e3 * chunk / rate_hz,
+        "roof": roof,
+        "roof_share": samples_per_s / roof,
+        "parts": {"conditioner_us": 1e6 * conditioner_s, "loop_us": 1e6 * p50_s / chunk / streams},
+        "bytes": loop_bytes,
+    }

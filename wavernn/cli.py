@@ -1,0 +1,229 @@
+"""The command line: thin commands, heavy imports inside them, results on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from wavernn import __version__
+from wavernn.errors import WaveRNNError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Backend = Annotated[str, typer.Option(help="reference, cpu, gpu, or auto: the first that runs.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same samples.")]
+CheckpointArg = Annotated[
+    str, typer.Argument(help="A .safetensors file, or a shipped voice's name.")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"wavernn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """WaveRNN: mel spectrograms to speech, one 16-bit sample at a time."""
+    logging.basicConfig(
+        level=os.environ.get("WAVERNN_LOG", "INFO").upper(), format="%(message)s", stream=sys.stderr
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows bars on stderr for work that is reported as (label, done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=total)
+            bars.update(tasks[label], completed=done)
+
+        yield show
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
+    data: Annotated[Path, typer.Option(help="Folder of recordings.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    set_: Annotated[list[str], typer.Option("--set", help="model.hidden=512, any number.")] = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option(help="Go on from the run's last save.")] = False,
+    init_from: Annotated[str | None, typer.Option(help="Start from another voice.")] = None,
+    licence: Annotated[str, typer.Option(help="The data's licence, kept in the voice.")] = "",
+) -> None:
+    """Train a voice from a folder of recordings."""
+    from wavernn import recipe as recipes
+    from wavernn.train.loop import train as run
+    from wavernn.train.report import Report
+    from wavernn.voices import find
+
+    config = recipes.load(recipe, set_)
+    source = find(init_from) if init_from else None
+    path = run(config, data, out, resume, source, Report(out), licence)
+    typer.echo(path)
+
+
+@app.command()
+def synth(
+    checkpoint: CheckpointArg,
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A recording or a mel file.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A .wav, .flac or .ogg.")] = None,
+    seed: Seed = 0,
+    backend: Backend = "auto",
+    temperature: Annotated[float, typer.Option(help="Below 1 is duller, above 1 rougher.")] = 1.0,
+    stream: Annotated[bool, typer.Option(help="Raw 16-bit PCM on stdout as it's made.")] = False,
+) -> None:
+    """Turn a mel, or a recording's own mel, into speech."""
+    from wavernn import synthesis
+    from wavernn.voices import open_voice
+
+    if stream == (out is not None):
+        raise typer.BadParameter("choose one of --out FILE and --stream", param_hint="--out")
+    voice = open_voice(checkpoint)
+    mel_NM = synthesis.input_mel(source, voice)
+    if out is None:
+        synthesis.to_stdout(voice, mel_NM, seed, backend, temperature)
+    else:
+        with _progress() as progress:
+            figures = synthesis.to_file(voice, mel_NM, out, seed, backend, temperature, progress)
+        typer.echo(figures, err=True)
+
+
+@app.command()
+def info(checkpoint: CheckpointArg, json_: Json = False) -> None:
+    """Say how large, sparse and costly a voice is, and what each backend would do with it."""
+    from wavernn import kernels
+    from wavernn.cost import describe
+    from wavernn.voices import open_voice
+
+    voice = open_voice(checkpoint)
+    backends = {n: kernels.unavailable(n) or "runs" for n in kernels.BACKENDS}
+    _show(describe(voice, backends), json_)
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: CheckpointArg,
+    data: Annotated[Path, typer.Argument(help="Folder of recordings.")],
+    clips: Annotated[int, typer.Option(min=1, help="Clips of copy synthesis.")] = 4,
+    seed: Seed = 0,
+    backend: Backend = "auto",
+    every_clip: Annotated[bool, typer.Option(help="Score clips it was trained on, too.")] = False,
+    keep: Annotated[Path | None, typer.Option(help="Folder for what was synthesised.")] = None,
+    json_: Json = False,
+) -> None:
+    """Measure a voice on recordings: bits per sample, copy synthesis, speed."""
+    from tempfile import TemporaryDirectory
+
+    from wavernn.train.evaluate import evaluate as judge
+    from wavernn.voices import open_voice
+
+    voice = open_voice(checkpoint)
+    with TemporaryDirectory() as cache, _progress() as progress:
+        result = judge(
+            voice, data, Path(cache), clips, backend, seed, every_clip, keep=keep, progress=progress
+        )
+    _show(result, json_)
+
+
+@app.command()
+def doctor(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A recording or a mel file.")],
+    voice: Annotated[str, typer.Option(help="A shipped voice's name, or a file.")] = "default",
+    json_: Json = False,
+) -> None:
+    """Say whether a mel or a recording fits a voice, and what to change."""
+    from wavernn import synthesis
+    from wavernn.voices import open_voice
+
+    fits, sentences = synthesis.examine(source, open_voice(voice))
+    _show({"fits": fits, "findings": sentences}, json_)
+    raise typer.Exit(0 if fits else 2)
+
+
+@app.command()
+def bench(
+    checkpoint: Annotated[str | None, typer.Argument(help="A voice; without it, a recipe.")] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe to fill with random weights.")] = "sparse-384",
+    backend: Backend = "auto",
+    streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: its choice.")] = 0,
+    mel: Annotated[bool, typer.Option(help="Time the mel beside librosa instead.")] = False,
+    training: Annotated[bool, typer.Option("--train", help="Time training instead.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object a row.")] = False,
+) -> None:
+    """Measure speed, with the share of what this machine could do."""
+    import torch
+
+    from wavernn import recipe as recipes
+    from wavernn.kernels import bench as loop
+    from wavernn.voices import open_voice
+
+    if threads:
+        torch.set_num_threads(threads)
+    if mel:
+        from wavernn.kernels.bench_mel import bench_mel
+
+        rows = bench_mel()
+    elif training:
+        from wavernn.train.throughput import bench_training
+
+        rows = [loop.machine() | bench_training(recipes.load(recipe))]
+    else:
+        voice = open_voice(checkpoint) if checkpoint else loop.random_voice(recipes.load(recipe))
+        rows = [loop.bench(voice, backend, streams)]
+    for row in rows:
+        _show(row, json_)
+
+
+def _show(table: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(table))
+        return
+    for key, value in table.items():
+        if isinstance(value, list):
+            value = "\n  ".join(["", *map(str, value)])
+        elif isinstance(value, dict):
+            value = "".join(f"\n  {k} {_short(v)}" for k, v in value.items())
+        typer.echo(f"{key}: {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"wavernn: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main() -> None:
+    """Runs the command line; what the user can mend is one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except WaveRNNError as error:
+        _fail(str(error))
+    except BrokenPipeError:
+        # who reads our output has left; say nothing more to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

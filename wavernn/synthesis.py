@@ -1,0 +1,115 @@
+"""From a file that a user names to speech: reading, refusing what doesn't fit, writing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wavernn.audio import read_audio, write_audio
+from wavernn.checkpoint import Checkpoint
+from wavernn.dialect import recognise
+from wavernn.engine import Vocoder
+from wavernn.errors import AudioError, MelError
+from wavernn.mel import LogMel
+from wavernn.melfile import SUFFIXES, read_mel
+from wavernn.recording import doctor_recording
+from wavernn.specification import declared_mismatch
+
+
+def _statistics(voice: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
+    mean_M, deviation_M = (
+        voice.tensors[f"conditioner.{name}"].numpy() for name in ("mean_M", "deviation_M")
+    )
+    return mean_M, deviation_M
+
+
+def input_mel(source: Path, voice: Checkpoint) -> np.ndarray:
+    """Reads a mel [N, M] for a voice from a mel file, or makes it from a recording.
+
+    Raises MelError where the mel's declared or evident specification isn't the voice's, AudioError
+    where the recording can't be used.
+    """
+    config = voice.config.mel
+    if source.suffix.lower() in SUFFIXES:
+        array, declared = read_mel(source)
+        problems = declared_mismatch(declared, config)
+        if problems:
+            raise MelError(f"{source} doesn't fit this voice: {' '.join(problems)}")
+        finding = recognise(array, config, _statistics(voice))
+        if not finding.fits or finding.convert is None:
+            raise MelError(f"{source} doesn't fit this voice: {finding.sentence}")
+        return finding.convert(array)
+    audio_T = read_audio(source, config.rate_hz)
+    with torch.no_grad():
+        mel_NM: np.ndarray = LogMel(config)(torch.from_numpy(audio_T)[None])[0].numpy()
+    return mel_NM
+
+
+def examine(source: Path, voice: Checkpoint) -> tuple[bool, list[str]]:
+    """Says whether a file fits a voice, and every finding in a sentence; for `wavernn doctor`."""
+    import soundfile
+
+    config = voice.config.mel
+    if source.suffix.lower() in SUFFIXES:
+        array, declared = read_mel(source)
+        problems = declared_mismatch(declared, config)
+        finding = recognise(array, config, _statistics(voice))
+        return finding.fits and not problems, [*problems, finding.sentence]
+    # the voice's own rate first: its errors name what is wrong with the file
+    read_audio(source, config.rate_hz)
+    rate_hz = soundfile.info(source).samplerate
+    sentences = doctor_recording(read_audio(source, rate_hz), rate_hz, config, _statistics(voice))
+    return True, sentences or ["The recording fits this voice."]
+
+
+def to_file(
+    voice: Checkpoint,
+    mel_NM: np.ndarray,
+    out: Path,
+    seed: int,
+    backend: str,
+    temperature: float,
+    progress: Callable[[str, int, int], None],
+) -> str:
+    """Speaks a mel into an audio file, which appears whole; returns a sentence on the speed."""
+    check_target(out)
+    vocoder = Vocoder(voice, backend)
+    total = len(mel_NM) * voice.config.mel.hop_samples
+    started, parts, done = time.perf_counter(), [], 0
+    for samples_T in vocoder.stream([mel_NM], seed, temperature):
+        parts.append(samples_T)
+        done += len(samples_T)
+        progress("samples", done, total)
+    spent_s = time.perf_counter() - started
+    write_audio(out, np.concatenate(parts), vocoder.rate_hz)
+    seconds = total / vocoder.rate_hz
+    return (
+        f"{out}: {seconds:.2f} s of speech in {spent_s:.2f} s, "
+        f"real-time factor {seconds / spent_s:.3g}"
+    )
+
+
+def check_target(out: Path) -> None:
+    """Raises AudioError for a place that `write_audio` would refuse, before the work is done."""
+    from wavernn.audio import FORMATS
+
+    if out.suffix.removeprefix(".").lower() not in FORMATS:
+        raise AudioError(
+            f"unknown audio format {out.suffix!r} of {out}; known: {', '.join(FORMATS)}"
+        )
+    if not out.parent.is_dir():
+        raise AudioError(f"the folder {out.parent} doesn't exist; make it first")
+
+
+def to_stdout(
+    voice: Checkpoint, mel_NM: np.ndarray, seed: int, backend: str, temperature: float
+) -> None:
+    """Writes signed 16-bit little-endian samples to stdout as they are made."""
+    for samples_T in Vocoder(voice, backend).stream([mel_NM], seed, temperature):
+        sys.stdout.buffer.write((samples_T * 32768).astype("<i2").tobytes())
+        sys.stdout.buffer.flush()

@@ -1,0 +1,29 @@
+"""Where voices are found by name: the `checkpoints` folder of the source tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wavernn.checkpoint import Checkpoint, load
+from wavernn.errors import CheckpointError
+
+FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
+DEFAULT = "lj-sparse-384"
+
+
+def find(name: str) -> Path:
+    """Returns the file of a voice given by path, by name, or as "default"."""
+    if name.endswith(".safetensors") or Path(name).exists():
+        return Path(name)
+    path = FOLDER / f"{DEFAULT if name == 'default' else name}.safetensors"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.safetensors"))) or "none"
+        raise CheckpointError(
+            f"unknown voice {name}; shipped: {known}; or give the path of a .safetensors file"
+        )
+    return path
+
+
+def open_voice(name: str) -> Checkpoint:
+    """Loads a voice given by path, by name, or as "default"; raises CheckpointError."""
+    return load(find(name))

@@ -16,6 +16,8 @@ CANDIDATES = 5
 UNVOICED_COST = 0.5
 # of the energy of a window and its shifted copy, what their difference may have in a voiced frame
 LARGEST_DIFFERENCE = 0.5
+# of the energy of a frame, what both must hold; in the shadow of a click everything is alike
+SMALLEST_ENERGY = 0.2
 # costs of an octave: of a longer lag, of a step between two frames; and of a change of voicing
 LAG_COST, STEP_COST, SWITCH_COST = 0.02, 0.3, 0.2
 # a voiced frame is at most this much weaker than the loud ones of the clip, and above -80 dBFS
@@ -103,7 +105,10 @@ def _candidates(
     bottom = np.maximum(middle - 0.25 * (left - right) * shift, 0.0)
     # every multiple of the period fits as well, so the shorter one has to win
     cost = bottom + LAG_COST * np.log2(np.arange(1, L - 1) / shortest)
-    alike = difference_NL <= LARGEST_DIFFERENCE * (energy_NL[:, :1] + energy_NL)
+    both_NL = energy_NL[:, :1] + energy_NL
+    alike = (difference_NL <= LARGEST_DIFFERENCE * both_NL) & (
+        both_NL >= SMALLEST_ENERGY * energy_NS[:, -1:]
+    )
     cost[~(lowest & alike[:, 1:-1])] = FORBIDDEN
     cost[:, : shortest - 1] = FORBIDDEN
     best_NK = np.argpartition(cost, CANDIDATES, axis=1)[:, :CANDIDATES]

@@ -133,7 +133,7 @@ def _misshapen(array: np.ndarray, config: MelConfig) -> Finding:
     M, shape = config.bands, list(array.shape)
     wanted = f"the voice takes [frames, {M}] or [{M}, frames]"
     sizes = [size for size in shape if size != 1]
-    if not array.size or len(sizes) > 2:
+    if not array.size or array.ndim < 2 or len(sizes) > 2:
         return Finding("shape", False, f"The array has shape {shape}; {wanted}.")
     bands = next((size for size in reversed(sizes) if size in COMMON_BANDS), min(sizes, default=1))
     return Finding(
@@ -177,7 +177,7 @@ def _constant(traits: Traits, config: MelConfig) -> Finding:
 
 
 def _peak(config: MelConfig) -> float:
-    return loudest(config) / (1.0 if config.log == "ln" else LN10)
+    return loudest(config)[0] / (1.0 if config.log == "ln" else LN10)
 
 
 def _louder_db(mean: float, config: MelConfig, statistics: Statistics) -> float:
@@ -222,7 +222,7 @@ def _with_reference(
     if top is not None and abs(traits.high - top) < 1e-3 and traits.highs >= 3:
         return scale
     if scale == "db":
-        peak_db = loudest(config) / DB
+        peak_db = loudest(config)[0] / DB
         # librosa's ref=np.max, or 16-bit values that weren't divided by full scale
         if abs(traits.high) < 1e-3 or traits.high > peak_db + 12.0:
             return None

@@ -93,7 +93,7 @@ def _louder_db(
     config: MelConfig,
     statistics: tuple[np.ndarray, np.ndarray],
 ) -> float:
-    """How much louder the louder frames are than those of the training data, median of bands."""
+    """How much louder the speech is than that of the training data, median of bands."""
     import soxr
     import torch
 
@@ -102,9 +102,12 @@ def _louder_db(
     with torch.no_grad():
         audio_BT = torch.from_numpy(samples_T.astype(np.float32))[None]
         mel_NM = LogMel(config)(audio_BT)[0].numpy()
+    active_N = active_frames(frame_levels_db(samples_T, config.hop_samples))
+    if not active_N.any():
+        return 0.0
     mean_M, deviation_M = statistics
-    # one deviation above the mean, by order, which pauses move less than the mean
-    above_M = np.percentile(mel_NM, 84, axis=0) - (mean_M + deviation_M)
+    # one deviation above the mean has 16 % of all frames above it, 20 % of those without pauses
+    above_M = np.percentile(mel_NM[active_N], 80, axis=0) - (mean_M + deviation_M)
     return float(np.median(above_M)) / (DB if config.log == "ln" else DB / LN10)
 
 
@@ -128,4 +131,5 @@ def _edge_hz(samples_T: np.ndarray, active_T: np.ndarray, rate_hz: int) -> float
     middle_N = view_NS(np.pad(active_T, (0, T - len(active_T))), size)[:: size // 2].any(axis=1)
     power_F = (np.abs(np.fft.rfft(frames_NS[middle_N] * np.hanning(size))) ** 2).mean(axis=0)
     full = np.flatnonzero(power_F > power_F.max() * 10.0 ** (EMPTY_DB / 10.0))
-    return float(full[-1] * rate_hz / size)
+    # a click at the very edge leaves an empty spectrum, which says nothing
+    return float(full[-1] * rate_hz / size) if full.size else rate_hz / 2

@@ -1,6 +1,6 @@
 """The numbers that tell mel scales apart, and the scale that they speak for.
 
-The limits were set on log-mels of 480 clips of 33 speakers, of noise, tones and clicks; see the
+The limits were set on log-mels of 492 clips of 34 speakers, of noise, tones and clicks; see the
 tests of `dialect`.
 """
 
@@ -18,8 +18,8 @@ from wavernn.scale import LN10, SCALES
 
 # a mel this much above the peak of a full-scale tone may come from samples beyond full scale
 HEADROOM = 2.0
-# the mean of full-scale noise lies about this far below that peak
-NOISE_DEPTH = 2.6
+# and the mean may be this much above that of full-scale noise
+NOISE_HEADROOM = 0.5
 # no natural logarithm of a magnitude that was kept above zero at all is lower than this
 DEEPEST = -28.0
 # frames that a judgement about movement over time needs
@@ -76,9 +76,14 @@ def measure(values_NM: np.ndarray) -> Traits:
 
 
 @lru_cache(maxsize=8)
-def loudest(config: MelConfig) -> float:
-    """The natural logarithm of the highest magnitude that a full-scale tone gives a band."""
-    return math.log(mel_filterbank(config).max() * config.window_samples / 2.0)
+def loudest(config: MelConfig) -> tuple[float, float]:
+    """The highest value of a full-scale tone and the mean of full-scale noise, natural logs."""
+    filters_MF = mel_filterbank(config)
+    # a tone is half a Hann window's sum on one bin and a quarter on each neighbour; noise of power
+    # 1 has the root of the sum of squares, 3/8 of the samples, on every bin
+    tone = filters_MF.max() * config.window_samples / 2.0
+    noise_M = filters_MF.sum(axis=1) * math.sqrt(3.0 / 8.0 * config.window_samples)
+    return math.log(tone), float(np.log(np.maximum(noise_M, config.floor)).mean())
 
 
 def likely_scale(traits: Traits, values_NM: np.ndarray, config: MelConfig) -> str | None:
@@ -87,25 +92,26 @@ def likely_scale(traits: Traits, values_NM: np.ndarray, config: MelConfig) -> st
     "standardised" is a mean of 0 and a deviation of 1 in each band. The scale of the voice is
     named wherever it is plausible.
     """
-    t, peak = traits, loudest(config)
+    t, (peak, noise) = traits, loudest(config)
     speech = t.frames >= ENOUGH_FRAMES and t.inertia > 0.8
     # the predictions of a model may leave the range a little
     if t.low >= -0.1 and t.high <= 1.1 and t.upper > 0.3 * t.high:
         return "unit"
     # few values are large, unlike in a logarithm of noise
-    if t.low >= 0.0 and t.upper < 0.7 * t.high and (scale := _not_logged(values_NM, config)):
+    if t.low >= 0.0 and t.upper < 0.4 * t.high and (scale := _not_logged(values_NM, config)):
         return scale
     if t.low < DEEPEST or t.high - t.low > 31.0:
         return "db"
-    flat = abs(t.mean) < 0.6 and t.tilt < 0.5 and 0.6 < t.swing < 1.6
+    for limit, name in ((4.0, "symmetric"), (1.0, "symmetric1")):
+        if _within(t, limit) and (_floored(t, -limit) or _capped(t, limit)):
+            return name
+    flat = abs(t.mean) < 0.4 and t.tilt < 0.45 and 0.75 < t.swing < 1.5
     # without norm, ours may lie around 0 too
-    if t.frames >= ENOUGH_FRAMES and flat and config.norm == "slaney":
+    if speech and flat and config.norm == "slaney":
         return "standardised"
-    if _within(t, 4.0):
-        beyond = speech and t.high > peak + 0.1 and t.tilt > 0.55
-        if beyond or _floored(t, -4.0) or _capped(t, 4.0):
-            return "symmetric"
-    if _within(t, 1.0) and (_floored(t, -1.0) or t.frames >= ENOUGH_FRAMES):
+    if speech and _within(t, 4.0) and t.high > peak + 0.1 and t.tilt > 0.55:
+        return "symmetric"
+    if speech and _within(t, 1.0):
         return "symmetric1"
     if config.log == "ln":
         if _floored(t, -5.0) and t.high < peak / LN10 + 1.0:
@@ -117,14 +123,14 @@ def likely_scale(traits: Traits, values_NM: np.ndarray, config: MelConfig) -> st
     elif t.low < -6.1 and t.swing > 1.05:
         return "ln"
     unit = 1.0 if config.log == "ln" else LN10
-    if _plausible(unit * t.low, unit * t.high, unit * t.mean, peak):
+    if _plausible(unit * t.low, unit * t.high, unit * t.mean, peak, noise):
         deep = t.deep > 0.1 and t.texture > 0.47
         # what lay deeper was cut off
         cut = t.lows > 0.25 * values_NM.size and t.texture > 0.55
         return "ln-power" if config.log == "ln" and speech and (deep or cut) else config.log
     offset = SCALES["ln-int16"].offset
     loud = t.high > peak + HEADROOM and t.mean > 1.5
-    if loud and _plausible(t.low + offset, t.high + offset, t.mean + offset, peak):
+    if loud and _plausible(t.low + offset, t.high + offset, t.mean + offset, peak, noise):
         return "ln-int16"
     return None
 
@@ -142,16 +148,17 @@ def _capped(t: Traits, cap: float) -> bool:
     return abs(t.high - cap) < 1e-3 and t.highs >= 3
 
 
-def _plausible(low: float, high: float, mean: float, peak: float) -> bool:
+def _plausible(low: float, high: float, mean: float, peak: float, noise: float) -> bool:
     """A recording may give natural-log magnitudes like these."""
-    return low >= DEEPEST and high <= peak + HEADROOM and mean <= peak - NOISE_DEPTH
+    return low >= DEEPEST and high <= peak + HEADROOM and mean <= noise + NOISE_HEADROOM
 
 
 def _not_logged(values_NM: np.ndarray, config: MelConfig) -> str | None:
     """Tell magnitudes from powers by the texture of their logarithms."""
     ln_NM = np.log(np.maximum(values_NM, 1e-12))
-    t = measure(ln_NM)
-    if not _plausible(t.low, min(t.high, 2.0 * loudest(config)), t.mean, loudest(config)):
-        return None
+    t, (peak, noise) = measure(ln_NM), loudest(config)
     power = t.frames >= ENOUGH_FRAMES and t.inertia > 0.8 and t.texture > 0.47
+    half = 0.5 if power else 1.0
+    if not _plausible(half * t.low, half * t.high, half * t.mean, peak, noise):
+        return None
     return "power" if power else "magnitude"

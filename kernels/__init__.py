@@ -60,7 +60,10 @@ class Synthesizer(Protocol):
 
 
 def unavailable(name: str) -> str | None:
-    """Says why a backend can't run here, or None if it can; raises ValueError for other names."""
+    """Says why a backend can't run here, or None if it can.
+
+    Raises BackendUnavailable for a name that isn't in BACKENDS.
+    """
     if name not in BACKENDS:
         raise BackendUnavailable(f"unknown backend {name}; known: {', '.join(BACKENDS)}, auto")
     try:

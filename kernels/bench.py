@@ -7,7 +7,9 @@ the roof. The roof of the reference is the rate at which this machine reads its 
 from __future__ import annotations
 
 import platform
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,17 @@ def random_voice(config: Config) -> Checkpoint:
     return Checkpoint(config, model.state_dict())
 
 
+def commit() -> str | None:
+    """The commit of the source tree that runs, "-dirty" if it was changed; None outside one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    git += ["describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
 def machine() -> dict[str, Any]:
     """What a row says of the machine and the programs."""
     name = platform.processor() or platform.machine()
@@ -47,7 +60,7 @@ def machine() -> dict[str, Any]:
     except (OSError, StopIteration):
         pass
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {"machine": name, "versions": versions}
+    return {"machine": name, "versions": versions, "commit": commit()}
 
 
 def read_rate(size: int, repeats: int = 15) -> float:
@@ -89,7 +102,8 @@ def bench(voice: Checkpoint, backend: str, streams: int, seconds: float = 0.1) -
     roof = read_rate(loop_bytes) / loop_bytes
     return {
         **machine(),
-        "backend": backend,
+        # what "auto" took
+        "backend": type(synthesizer).__module__.split(".")[2],
         "kernel": type(synthesizer).__module__.rpartition(".")[2],
         "isa": torch.backends.cpu.get_cpu_capability(),
         "format": "float64",
@@ -99,7 +113,7 @@ def bench(voice: Checkpoint, backend: str, streams: int, seconds: float = 0.1) -
         "threads": torch.get_num_threads(),
         "samples_per_s": samples_per_s,
         "realtime_factor": samples_per_s / rate_hz,
-        "p10_ms": 1e3 * p10_s,
+        "p10": 1e3 * p10_s,
         "p50_ms": 1e3 * p50_s,
         "p99_ms": 1e3 * p99_s,
         "chunk_ms": 1e3 * chunk / rate_hz,

@@ -55,3 +55,5 @@ class Conditioning:
             if until == BLOCK_FRAMES:
                 self.mel_NM = self.mel_NM[BLOCK_FRAMES:]
                 self.given, ready = 0, ready - BLOCK_FRAMES
+        # a view would hold on to all that was pushed
+        self.mel_NM = self.mel_NM.clone()

@@ -19,10 +19,8 @@ def operations_per_sample(model: WaveRNN) -> dict[str, float]:
     `input` counts the row of each of c_{t-1}, f_{t-1} and c_t that is added to the gates.
     """
     kept = {name: torch.count_nonzero(w).item() for name, w in model.matrices().items()}
-    conditioner = sum(
-        w.numel() * (1 if name.startswith(("enter", "layers", "narrow", "spread")) else 0)
-        for name, w in model.conditioner.named_parameters()
-    )
+    # a bias is where a sum starts
+    conditioner = sum(w.numel() for w in model.conditioner.parameters() if w.ndim > 1)
     steps = model.conditioner.steps_per_frame
     hop = steps * model.config.conditioning_hop_samples
     H = model.config.hidden
@@ -59,18 +57,21 @@ def weight_bytes(model: WaveRNN, block_rows: int, block_columns: int) -> dict[st
 def memory_bytes(config: Config, channels: int) -> int:
     """Bytes that the reference engine holds for a number of channels, weights included.
 
-    Weights stand in float64 for the sample loop and in float32 for the conditioner. A channel
-    keeps h in float64, its last code, its sample index, and the mel frames that the conditioner
-    still needs; a block of gate input passes through.
+    Weights stand in float32 in the checkpoint and in the conditioner's model, those of the sample
+    loop once more in float64. A channel keeps h in float64, its last code, its sample index, and
+    the mel frames that the conditioner still needs where they arrive one by one; a block of gate
+    input passes through.
     """
     model, bands = config.model, config.mel.bands
     with torch.device("meta"):
-        weights = sum(t.numel() for t in WaveRNN(model, config.mel).state_dict().values())
+        state = WaveRNN(model, config.mel).state_dict()
+    weights = sum(t.numel() for t in state.values())
+    loop = sum(t.numel() for name, t in state.items() if name.startswith(("R", "I_", "rows", "O")))
     frames = model.history_frames + BLOCK_FRAMES + model.lookahead_frames
     steps = config.mel.hop_samples // model.conditioning_hop_samples
     block = 4 * BLOCK_FRAMES * steps * model.gate_rows
     channel = 8 * model.hidden + 2 + 8 + 4 * frames * bands + block
-    return int(weights) * (8 + 4) + channels * channel
+    return int(2 * 4 * weights + 8 * loop) + channels * channel
 
 
 def describe(voice: Checkpoint, backends: dict[str, str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -39,20 +40,29 @@ class Vocoder:
         """Yields float32 samples [T] in [-1, 1) as mel frames [n, M] arrive.
 
         Raises MelError for frames of the wrong shape or with values that aren't finite. One
-        stream at a time; the state is reset at the start of each.
+        stream at a time: a new one resets the state, and the old one raises RuntimeError if it's
+        asked for more.
         """
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be positive and finite, got {temperature}")
         self.synthesizer.reset()
         self.conditioning.reset()
         self._sample, self._memory = 0, 0.0
-        for mel_NM in mels:
-            checked = torch.from_numpy(check_mel(mel_NM, self.voice.config.mel.bands))
-            for gates_NG in self.conditioning.push(checked):
-                yield self._samples(gates_NG, seed, temperature)
-        silence = torch.empty(0, self.voice.config.mel.bands)
-        for gates_NG in self.conditioning.push(silence, last=True):
+        turn = self._turn = object()
+        for gates_NG in self._gates(mels):
             yield self._samples(gates_NG, seed, temperature)
+            if self._turn is not turn:
+                raise RuntimeError(
+                    "another stream was started on this vocoder, which ended this one; "
+                    "use a vocoder for each"
+                )
+
+    def _gates(self, mels: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+        bands = self.voice.config.mel.bands
+        for mel_NM in mels:
+            # copied, as torch warns of an array that may not be written
+            yield from self.conditioning.push(torch.tensor(check_mel(mel_NM, bands)))
+        yield from self.conditioning.push(torch.empty(0, bands), last=True)
 
     def _samples(self, gates_NG: torch.Tensor, seed: int, temperature: float) -> np.ndarray:
         T = len(gates_NG) * self.voice.config.model.conditioning_hop_samples
@@ -78,9 +88,11 @@ def check_mel(mel_NM: np.ndarray, bands: int) -> np.ndarray:
         )
     if not np.issubdtype(mel.dtype, np.floating):
         raise MelError(f"expected a mel of floating-point values, got {mel.dtype}")
+    with np.errstate(over="ignore"):
+        mel = np.ascontiguousarray(mel, np.float32)
     if not np.isfinite(mel).all():
         raise MelError("the mel holds NaN or infinite values; make it again from clean audio")
-    return np.ascontiguousarray(mel, np.float32)
+    return mel
 
 
 def load(path: Path | str, backend: str = "auto") -> Vocoder:

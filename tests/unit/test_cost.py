@@ -1,0 +1,133 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wavernn.conditioning import Conditioning
+from wavernn.config import Config, MelConfig, ModelConfig, PruneConfig, TrainConfig
+from wavernn.cost import describe, memory_bytes, operations_per_sample, weight_bytes
+from wavernn.kernels.bench import random_voice
+from wavernn.kernels.reference import Synthesizer
+
+MEL = MelConfig(
+    rate_hz=8000, fft_samples=64, window_samples=64, hop_samples=16, bands=5, high_hz=4000
+)
+MODEL = ModelConfig(
+    hidden=8,
+    projection=4,
+    embedding=2,
+    channels=6,
+    layers=1,
+    lookahead_frames=2,
+    conditioning_hop_samples=4,
+)
+CONFIG = Config("tiny", MEL, MODEL, train=TrainConfig(slice_samples=256))
+
+
+def storages(thing, found=None):
+    """Bytes by address of all memory that an object's tensors and arrays hold."""
+    found = {} if found is None else found
+    if isinstance(thing, torch.Tensor):
+        storage = thing.untyped_storage()
+        found[storage.data_ptr()] = storage.nbytes()
+    elif isinstance(thing, np.ndarray):
+        found[thing.ctypes.data] = thing.nbytes
+    elif isinstance(thing, nn.Module):
+        for tensor in (*thing.parameters(), *thing.buffers()):
+            storages(tensor, found)
+    elif isinstance(thing, dict | list | tuple):
+        for part in thing.values() if isinstance(thing, dict) else thing:
+            storages(part, found)
+    elif hasattr(thing, "__dict__"):
+        storages(vars(thing), found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"layers": 0, "input": "scalar", "lookahead_frames": 0}],
+    ids=["embedding", "scalar"],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_memory_is_what_the_reference_engine_holds(channels, fields):
+    voice = random_voice(replace(CONFIG, model=replace(MODEL, **fields)))
+    engine = [voice, Synthesizer(voice, channels)]
+    conditionings = [Conditioning(voice) for _ in range(channels)]
+    for conditioning in conditionings:
+        conditioning.model = conditionings[0].model
+    most = 0
+    for frame in torch.randn(30, 1, MEL.bands):
+        # the channels of a chunk stand at the same frame, each with a block of gate input
+        blocks = zip(*(conditioning.push(frame) for conditioning in conditionings), strict=True)
+        for rows in blocks:
+            held = storages([engine, conditionings, rows])
+            most = max(most, sum(held.values()))
+    assert most == memory_bytes(voice.config, channels)
+
+
+def test_memory_of_a_channel_by_hand():
+    # h 8 x 8, code 2, sample 8; 4 + 8 + 2 frames of 5 bands; 8 frames x 4 rows of 24 gates
+    assert memory_bytes(CONFIG, 5) - memory_bytes(CONFIG, 4) == 64 + 2 + 8 + 14 * 20 + 32 * 24 * 4
+
+
+def test_operations_by_hand():
+    model = random_voice(CONFIG).model()
+    assert operations_per_sample(model) == {
+        # 24 x 8
+        "recurrence": 192,
+        # twice 4 x 4 and 256 x 4
+        "heads": 2080,
+        # two rows of 24 and one of 12
+        "input": 60,
+        # ten elementwise steps a unit
+        "gates": 80,
+        # exp, sum and compare, 256 levels twice
+        "softmax": 1536,
+        # a frame of 16 samples: enter 5 x 5 x 6, layer 3 x 6 x 6, narrow 6 x 6, spread 6 x 24,
+        # and 4 rows of gates 6 x 24
+        "conditioner": (150 + 108 + 36 + 144 + 4 * 144) / 16,
+    }
+
+
+def test_zeros_cost_no_operations():
+    voice = random_voice(CONFIG)
+    tensors = {name: tensor.clone() for name, tensor in voice.tensors.items()}
+    tensors["R"][:8] = 0
+    tensors["O4.weight"][:, 1:] = 0
+    pruned = operations_per_sample(replace(voice, tensors=tensors).model())
+    assert pruned["recurrence"] == 192 - 64
+    assert pruned["heads"] == 2080 - 768
+
+
+def test_weight_bytes_by_hand():
+    dense = random_voice(CONFIG)
+    # 192 + 2080 weights, and rows of 24, 24 and 12
+    expected = {"float32": 4 * 2332, "bfloat16": 2 * 2332, "int8": 2272 + 2 * 60}
+    assert weight_bytes(dense.model(), 4, 4) == expected
+    # half of R_u's four blocks of 4 x 4, 16 weights each, with an index of 2 bytes
+    prune = PruneConfig(4, 4, density={"R_u": 0.5})
+    sparse = random_voice(replace(CONFIG, prune=prune))
+    assert weight_bytes(sparse.model(), 4, 4) == {
+        "float32": 4 * (2332 - 32) + 4,
+        "bfloat16": 2 * (2332 - 32) + 4,
+        "int8": 2272 - 32 + 120 + 4,
+    }
+
+
+def test_a_description_has_the_keys_of_the_design():
+    prune = PruneConfig(4, 4, density={"R_e": 0.25})
+    voice = random_voice(replace(CONFIG, prune=prune))
+    table = describe(voice, {"reference": "runs"})
+    named = "config density nonzeros parameters operations_per_sample bytes memory backends"
+    assert table.keys() >= set(named.split())
+    assert json.loads(json.dumps(table)) == table
+    assert table["density"] == {**dict.fromkeys(["R_u", "R_r"], 1.0), "R_e": 0.25} | {
+        f"O{i}": 1.0 for i in (1, 2, 3, 4)
+    }
+    assert table["nonzeros"] == 192 - 48 + 2080
+    assert table["parameters"] == sum(p.numel() for p in voice.model().parameters())
+    assert table["memory"]["16"] == memory_bytes(voice.config, 16)
+    assert table["backends"] == {"reference": "runs"}

@@ -3,6 +3,8 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+# what `make test` and `make check` install: dev,eval where there is a C compiler
+EXTRAS ?= dev
 # processes that tests run in
 JOBS ?= auto
 
@@ -50,5 +52,5 @@ install: .venv/dev.stamp
 	touch $@
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/pip
-	$(PIP_INSTALL) -e .[dev]
+	$(PIP_INSTALL) -e .[$(EXTRAS)]
 	touch .venv/core.stamp $@

@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "train": {"core", "engine", "kernels", "train"},
     "serve": {"core", "engine", "serve"},
 }
+# files that belong to the part of another name: the command line's entry, what it does to files
+ALIASES = {"__main__": "cli", "synthesis": "engine"}
 # what `wavernn --help` may load besides the standard library
 LIGHT = {"typer"}
 
@@ -58,7 +60,8 @@ def part_of(module: str) -> str | None:
     package, *names = module.split(".")
     if package != "wavernn":
         return None
-    return names[0] if names and names[0] in MAY_IMPORT else "core"
+    name = ALIASES.get(names[0], names[0]) if names else "core"
+    return name if name in MAY_IMPORT else "core"
 
 
 def imported(nodes: Iterable[ast.AST], module: str) -> Iterator[tuple[int, str]]:

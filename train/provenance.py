@@ -10,43 +10,38 @@ import numpy as np
 import torch
 
 from wavernn import __version__
-from wavernn.config import Config
 from wavernn.train.features import Features
 from wavernn.train.state import RunState
 
 
-def commit() -> str | None:
-    """The commit of the source tree that runs, "-dirty" if it was changed; None outside one."""
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
+def commit(file: Path) -> str | None:
+    """The commit of the source tree that `file` is of, "-dirty" if it was changed; else None."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(file.parent), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
     try:
-        done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
+        # an installed package may lie within a repository that isn't its own
+        git("ls-files", "--error-unmatch", file.name)
+        return git("describe", "--always", "--dirty", "--abbrev=40")
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
-def provenance(
-    config: Config, features: Features, held_out: np.ndarray, state: RunState, licence: str
-) -> dict[str, Any]:
+def provenance(features: Features, held_out: np.ndarray, state: RunState) -> dict[str, Any]:
     """What was trained on what, how long, and the last validation."""
+    train = state.config.train
     return {
         "program": f"wavernn {__version__}",
         "torch": torch.__version__,
-        "commit": commit(),
-        "data_sha256": features.data_sha256,
+        "commit": commit(Path(__file__).resolve()),
+        **state.origin,
         "data_seconds": features.seconds,
-        "data_licence": licence,
         "held_out": [features.names[i] for i in held_out],
         "steps": state.step,
-        "samples": state.step * config.train.batch * config.train.slice_samples,
+        "samples": state.step * train.batch * train.slice_samples,
         "skipped_steps": state.skipped,
         "metrics": state.history[-1] if state.history else {},
     }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wavernn.config import TrainConfig
+from wavernn.errors import DataError
 from wavernn.model import SILENT_CODE
 from wavernn.train.features import Features
 
@@ -46,9 +48,9 @@ class Lanes:
         self.fresh_B = np.ones(lanes, bool)
         self.long_enough = np.flatnonzero(frames >= slice_frames)
         if not len(self.long_enough):
-            raise ValueError(
-                f"no clip is as long as a slice of {slice_frames} frames; the longest has "
-                f"{frames.max()}: choose a smaller train.slice_samples"
+            raise DataError(
+                f"expected clips of at least a slice ({slice_frames} frames), but the longest has "
+                f"{frames.max()}; choose a smaller train.slice_samples or longer recordings"
             )
         for lane in range(lanes):
             self._next_clip(lane, anywhere=True)
@@ -132,3 +134,40 @@ class Slices:
         mel_BNM = torch.where(inside[..., None], mel_BNM, self.floor)
         fresh = torch.from_numpy(fresh_B).to(self.device)
         return Batch(mel_BNM, codes_BT2[:, :-1], codes_BT2[:, 1:], fresh)
+
+
+class Batches:
+    """The batches of one process: its lanes of those that all processes share."""
+
+    def __init__(
+        self, lanes: Lanes, mine: slice, slices: Slices, clips: np.ndarray, train: TrainConfig
+    ) -> None:
+        self.lanes, self.mine = lanes, mine
+        self.slices, self.clips = slices, clips
+        self.train = train
+
+    def next(self, step: int) -> Batch:
+        """Moves the lanes on and cuts this process's slices."""
+        clip, frame, fresh = (x[self.mine] for x in self.lanes.next())
+        batch = self.slices.cut(self.clips[clip], frame, fresh, self.lanes.slice_frames)
+        if not self.train.input_noise:
+            return batch
+        noise_BT = self.noise(step)[self.mine].to(batch.codes_BT2.device)
+        return replace(batch, previous_BT2=add_noise(batch.previous_BT2, noise_BT))
+
+    def noise(self, step: int) -> Tensor:
+        """Gaussian noise for all lanes, in steps of the 16-bit scale (LPCNet, section 3.4).
+
+        A function of seed and step, so that nothing has to be saved to resume.
+        """
+        (seed,) = np.random.SeedSequence((self.train.seed, step)).generate_state(1)
+        random = torch.Generator().manual_seed(int(seed))
+        noise_BT = torch.randn(self.train.batch, self.train.slice_samples, generator=random)
+        return (noise_BT * self.train.input_noise).round().long()
+
+
+def add_noise(codes_BT2: Tensor, noise_BT: Tensor) -> Tensor:
+    """Adds whole numbers to 16-bit codes, without running over either end."""
+    code_BT = (codes_BT2[..., 0] << 8 | codes_BT2[..., 1]) + noise_BT
+    code_BT = code_BT.clamp(0, 65535)
+    return torch.stack((code_BT >> 8, code_BT & 0xFF), dim=-1)

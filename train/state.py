@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from wavernn import recipe
 from wavernn.config import Config
-from wavernn.errors import TrainingError
+from wavernn.errors import ConfigError, TrainingError
 from wavernn.files import write_atomic
 from wavernn.model import WaveRNN
 from wavernn.sparse import Pruner
 from wavernn.train.sampler import Lanes
 
-VERSION = "1"
+FORMAT, VERSION = "wavernn-run", "1"
 
 
 @dataclass
@@ -35,8 +38,11 @@ class RunState:
     ema: dict[str, Tensor]
     # state of every lane of every process, carried from slice to slice
     h_BH: Tensor
+    # where the run comes from: data_sha256, data_licence, init_from
+    origin: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     skipped: int = 0
+    # validations so far
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -79,27 +85,40 @@ class RunState:
         return tensors | {"h": self.h_BH}
 
     def save(self, path: Path) -> None:
-        """Writes the state, whole or not at all."""
-        body = {
-            "step": self.step,
-            "skipped": self.skipped,
-            "history": self.history,
-            "lanes": self.lanes.state(),
-            "config": self.config.to_dict(),
-        }
+        """Writes the state, whole or not at all; raises TrainingError where it can't."""
+        body = json.dumps(
+            {
+                "step": self.step,
+                "skipped": self.skipped,
+                "history": self.history,
+                "lanes": self.lanes.state(),
+                "origin": self.origin,
+                "config": self.config.to_dict(),
+            }
+        )
         tensors = {name: t.detach().cpu().contiguous() for name, t in self._tensors().items()}
-        metadata = {"format": "wavernn-run", "version": VERSION, "body": json.dumps(body)}
-        write_atomic(path, safetensors.torch.save(tensors, metadata))
+        metadata = {"format": FORMAT, "version": VERSION, "body": body}
+        metadata["sha256"] = _digest(body, tensors)
+        try:
+            write_atomic(path, safetensors.torch.save(tensors, metadata))
+        except OSError as error:
+            raise TrainingError(
+                f"can't save step {self.step} to {path}: {error.strerror or error}; "
+                "make room, then --resume from the save before"
+            ) from None
 
     def restore(self, path: Path) -> None:
         """Takes over a saved state; raises TrainingError if it's damaged or of another run."""
-        body, tensors = read_state(path)
-        if body["config"] != json.loads(json.dumps(self.config.to_dict())):
-            raise TrainingError(
-                f"{path.parent} was trained with another configuration: "
-                f"{_first_difference(body['config'], self.config.to_dict())}; "
-                "resume with the same recipe and --set, or choose a new --out"
-            )
+        body = read_body(path, self.config)
+        try:
+            with safe_open(path, framework="pt") as file:
+                sha256 = file.metadata().get("sha256")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                # saves of before there was a digest are taken as they are
+                if sha256 not in (None, _digest(file.metadata()["body"], tensors)):
+                    raise _damaged(path, "its sha256 doesn't match")
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, str(error)) from None
         device = self.h_BH.device
         group = _group(tensors)
         self.model.load_state_dict(group["model"])
@@ -113,23 +132,51 @@ class RunState:
         self.optimizer.load_state_dict({**state, "state": moments})
         self.h_BH = tensors["h"].to(device)
         self.lanes.set_state(body["lanes"])
+        # a save of before there was an origin is of the data that is there
+        self.origin |= body.get("origin", {})
         self.step, self.skipped, self.history = body["step"], body["skipped"], body["history"]
 
 
-def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads a saved state's JSON body and tensors; raises TrainingError if it's damaged."""
+def read_body(path: Path, config: Config) -> dict[str, Any]:
+    """Reads all of a saved state but its tensors; raises TrainingError unless it's of `config`."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            body: dict[str, Any] = json.loads(metadata["body"])
-            return body, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+            raise _damaged(path, f"it is no {FORMAT} of version {VERSION}")
+        body: dict[str, Any] = json.loads(metadata["body"])
+        saved = recipe.from_dict(body["config"])
     except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise _damaged(path, str(error)) from None
+    except ConfigError as error:
         raise TrainingError(
-            f"can't resume from {path}: {error}; start anew in another --out"
+            f"{path.parent} was trained by another version of this program: {error}"
         ) from None
+    if saved != config:
+        raise TrainingError(
+            f"{path.parent} was trained with another configuration: "
+            f"{first_difference(saved.to_dict(), config.to_dict())}; "
+            "resume with the same recipe and --set, or choose a new --out"
+        )
+    return body
 
 
-def _group(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def _damaged(path: Path, reason: str) -> TrainingError:
+    return TrainingError(
+        f"can't resume from {path}: {reason}; start anew in another --out, with --init-from "
+        "the run's checkpoint if there is one"
+    )
+
+
+def _digest(body: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(body.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _group(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     groups: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         head, _, rest = name.partition(".")
@@ -137,9 +184,10 @@ def _group(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return groups
 
 
-def _first_difference(old: Any, new: Any, path: str = "") -> str:
+def first_difference(old: Any, new: Any, path: str = "") -> str:
+    """Names the first key in which two nested tables differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *new]:
             if old.get(key) != new.get(key):
-                return _first_difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+                return first_difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
     return f"{path} was {old}, now {new}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from wavernn.model import WaveRNN
 from wavernn.train.features import SILENCE, VOICED, Features
 from wavernn.train.sampler import Slices
 
-# frames that are scored at a time
-STRIDE = 16
+# clips and frames that are scored at a time: what bounds the memory
+CLIPS, STRIDE = 32, 16
 
 
 def make_slices(features: Features, model: WaveRNN, device: torch.device) -> Slices:
@@ -60,6 +60,7 @@ def bits_per_sample(
     slices: Slices,
     clips: np.ndarray,
     seconds_per_clip: float = math.inf,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:
     """Scores clips in float32, each from its start with a zero state.
 
@@ -68,17 +69,26 @@ def bits_per_sample(
     """
     was_training = model.training
     model.eval()
-    most = seconds_per_clip * features.rate_hz / features.hop_samples
+    most = max(1.0, seconds_per_clip * features.rate_hz / features.hop_samples)
+    # clips of like length together, since a batch takes as long as its longest
+    clips = clips[np.argsort(features.frames[clips], kind="stable")]
     frames = np.minimum(features.frames[clips], most).astype(np.int64)
-    scored = list(_scores(model, features, slices, clips, frames))
+    # of coarse and fine, and how many samples, by label
+    bits_2L, count_L = np.zeros((2, 3)), np.zeros(3)
+    for start in range(0, len(clips), CLIPS):
+        progress(start, len(clips))
+        some = slice(start, start + CLIPS)
+        for nats_T2, label_T in _scores(model, features, slices, clips[some], frames[some]):
+            for half in (0, 1):
+                bits_2L[half] += np.bincount(label_T, nats_T2[:, half], minlength=3) / math.log(2)
+            count_L += np.bincount(label_T, minlength=3)
+    progress(len(clips), len(clips))
     model.train(was_training)
-    bits_N2 = np.concatenate([nats for nats, _ in scored]) / math.log(2)
-    label_N = np.concatenate([label for _, label in scored])
-    coarse, fine = bits_N2.mean(0)
+    coarse, fine = bits_2L.sum(1) / count_L.sum()
     result = {"bits_per_sample": coarse + fine, "bits_coarse": coarse, "bits_fine": fine}
     for name, label in (("bits_silence", SILENCE), ("bits_voiced", VOICED)):
-        if (label_N == label).any():
-            result[name] = bits_N2[label_N == label].sum(1).mean()
+        if count_L[label]:
+            result[name] = bits_2L[:, label].sum() / count_L[label]
     return {key: float(value) for key, value in result.items()}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from wavernn.errors import AudioError
+from wavernn.files import write_atomic
 
 # file suffix to libsndfile's format and subtype; lossless ones hold 16 bit
 FORMATS = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS")}
@@ -123,18 +123,10 @@ def write_audio(path: str | os.PathLike[str], samples_T: np.ndarray, rate_hz: in
         raise AudioError(f"the folder {target.parent} doesn't exist; make it first")
     if target.is_dir():
         raise AudioError(f"{target} is a folder; give the path of the file to write")
-    # same folder, so that the last step is a rename within one file system
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(draft, "xb") as file:
-            file.write(packed)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
+        write_atomic(target, packed)
     except OSError as error:
         raise AudioError(f"{target} can't be written: {error.strerror or error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def pack_audio(samples_T: np.ndarray, rate_hz: int, kind: str) -> bytes:

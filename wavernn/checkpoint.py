@@ -38,9 +38,13 @@ class Checkpoint:
 
     def model(self, dtype: torch.dtype = torch.float32) -> WaveRNN:
         """Builds the voice as a torch module in evaluation mode; raises CheckpointError."""
-        model = WaveRNN(self.config.model, self.config.mel)
+        # without storage, so that no time goes into values that are then replaced, and a
+        # configuration of other weights can't ask for more memory than there is
+        with torch.device("meta"):
+            model = WaveRNN(self.config.model, self.config.mel)
         try:
-            model.load_state_dict(dict(self.tensors))
+            weights = {name: tensor.clone() for name, tensor in self.tensors.items()}
+            model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise CheckpointError(f"the weights don't fit their configuration: {reason}") from None
@@ -128,11 +132,29 @@ def load(path: Path | str) -> Checkpoint:
         if _digest(body, tensors) != metadata.get("sha256"):
             raise damaged
         table = json.loads(body)
-        config = recipe.from_dict(table["config"])
-    except (SafetensorError, KeyError, ValueError, TypeError):
+        config, provenance = recipe.from_dict(table["config"]), dict(table["provenance"])
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError):
         raise damaged from None
     except ConfigError as error:
         raise CheckpointError(
             f"{path} has a configuration this program can't use: {error}"
         ) from None
-    return Checkpoint(config, tensors, table["provenance"])
+    voice = Checkpoint(config, tensors, provenance)
+    _check_weights(voice, path)
+    return voice
+
+
+def _check_weights(voice: Checkpoint, path: Path) -> None:
+    for name, tensor in voice.tensors.items():
+        if tensor.dtype != torch.float32:
+            raise CheckpointError(
+                f"{path} holds {name} as {tensor.dtype}, expected torch.float32; convert it"
+            )
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{path} holds NaN or infinite weights in {name}; take an earlier save of the run"
+            )
+    try:
+        voice.model()
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} can't be used: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,16 +15,27 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from wavernn import __version__
-from wavernn.errors import WaveRNNError
+from wavernn.errors import ConfigError, WaveRNNError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Backend = Annotated[str, typer.Option(help="reference, cpu, gpu, or auto: the first that runs.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same samples.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**64 - 1, help="The same seed gives the same samples.")
+]
+Overrides = Annotated[
+    list[str], typer.Option("--set", help="A key of the recipe, as model.hidden=512; repeatable.")
+]
 CheckpointArg = Annotated[
     str, typer.Argument(help="A .safetensors file, or a shipped voice's name.")
 ]
+
+
+def _positive(value: float) -> float:
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value} is not a positive number")
+    return value
 
 
 def _print_version(wanted: bool) -> None:
@@ -39,9 +51,11 @@ def _main(
     ] = False,
 ) -> None:
     """WaveRNN: mel spectrograms to speech, one 16-bit sample at a time."""
-    logging.basicConfig(
-        level=os.environ.get("WAVERNN_LOG", "INFO").upper(), format="%(message)s", stream=sys.stderr
-    )
+    level = os.environ.get("WAVERNN_LOG", "INFO")
+    known = logging.getLevelNamesMapping()
+    if level.upper() not in known:
+        raise ConfigError(f"WAVERNN_LOG must be one of {', '.join(known)}, got {level}")
+    logging.basicConfig(level=level.upper(), format="%(message)s", stream=sys.stderr)
 
 
 @contextmanager
@@ -66,7 +80,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
     data: Annotated[Path, typer.Option(help="Folder of recordings.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    set_: Annotated[list[str], typer.Option("--set", help="model.hidden=512, any number.")] = [],  # noqa: B006
+    set_: Overrides = [],  # noqa: B006
     resume: Annotated[bool, typer.Option(help="Go on from the run's last save.")] = False,
     init_from: Annotated[str | None, typer.Option(help="Start from another voice.")] = None,
     licence: Annotated[str, typer.Option(help="The data's licence, kept in the voice.")] = "",
@@ -90,7 +104,9 @@ def synth(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A .wav, .flac or .ogg.")] = None,
     seed: Seed = 0,
     backend: Backend = "auto",
-    temperature: Annotated[float, typer.Option(help="Below 1 is duller, above 1 rougher.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(callback=_positive, help="Below 1 is duller, above 1 rougher.")
+    ] = 1.0,
     stream: Annotated[bool, typer.Option(help="Raw 16-bit PCM on stdout as it's made.")] = False,
 ) -> None:
     """Turn a mel, or a recording's own mel, into speech."""
@@ -165,6 +181,7 @@ def doctor(
 def bench(
     checkpoint: Annotated[str | None, typer.Argument(help="A voice; without it, a recipe.")] = None,
     recipe: Annotated[str, typer.Option(help="Recipe to fill with random weights.")] = "sparse-384",
+    set_: Overrides = [],  # noqa: B006
     backend: Backend = "auto",
     streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 1,
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: its choice.")] = 0,
@@ -188,9 +205,11 @@ def bench(
     elif training:
         from wavernn.train.throughput import bench_training
 
-        rows = [loop.machine() | bench_training(recipes.load(recipe))]
+        rows = [loop.machine() | bench_training(recipes.load(recipe, set_))]
     else:
-        voice = open_voice(checkpoint) if checkpoint else loop.random_voice(recipes.load(recipe))
+        voice = (
+            open_voice(checkpoint) if checkpoint else loop.random_voice(recipes.load(recipe, set_))
+        )
         rows = [loop.bench(voice, backend, streams)]
     for row in rows:
         _show(row, json_)
@@ -198,7 +217,9 @@ def bench(
 
 def _show(table: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(table))
+        # JSON has no NaN; what has no value is null
+        finite = json.loads(json.dumps(table), parse_constant=lambda _: None)
+        typer.echo(json.dumps(finite))
         return
     for key, value in table.items():
         if isinstance(value, list):
@@ -223,7 +244,8 @@ def main() -> None:
         app()
     except WaveRNNError as error:
         _fail(str(error))
-    except BrokenPipeError:
-        # who reads our output has left; say nothing more to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except OSError as error:
+        # a full disk, a folder that can't be written to; typer itself ends on a broken pipe
+        if error.strerror is None:
+            raise
+        _fail(f"{error.filename or 'the output'}: {error.strerror}")

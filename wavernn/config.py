@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from wavernn.errors import ConfigError
+
+# a slip of a digit is refused before it asks for memory
+LARGEST_SIZE = 65_536
+MOST_LAYERS = 64
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -76,26 +80,20 @@ class MelConfig:
         return math.log(self.floor) if self.log == "ln" else math.log10(self.floor)
 
 
+_FULL_BAND = MelConfig(
+    rate_hz=44_100,
+    fft_samples=2048,
+    window_samples=2048,
+    hop_samples=512,
+    bands=128,
+    high_hz=16_000.0,
+)
 MEL_PRESETS: Mapping[str, MelConfig] = {
     "hifigan-22k": MelConfig(),
     "16k": MelConfig(rate_hz=16_000, fft_samples=1024, window_samples=800, hop_samples=200),
     "24k": MelConfig(rate_hz=24_000, bands=100, high_hz=12_000.0),
-    "44k": MelConfig(
-        rate_hz=44_100,
-        fft_samples=2048,
-        window_samples=2048,
-        hop_samples=512,
-        bands=128,
-        high_hz=16_000.0,
-    ),
-    "48k": MelConfig(
-        rate_hz=48_000,
-        fft_samples=2048,
-        window_samples=2048,
-        hop_samples=512,
-        bands=128,
-        high_hz=16_000.0,
-    ),
+    "44k": _FULL_BAND,
+    "48k": replace(_FULL_BAND, rate_hz=48_000),
 }
 
 
@@ -127,18 +125,16 @@ class ModelConfig:
     subscale_horizon: int = 8
 
     def __post_init__(self) -> None:
-        for key in ("hidden", "projection", "embedding", "channels", "conditioning_hop_samples"):
+        sizes = ("hidden", "projection", "embedding", "channels", "conditioning_hop_samples")
+        limits = dict.fromkeys(sizes, (1, LARGEST_SIZE))
+        limits |= {"layers": (0, MOST_LAYERS), "lookahead_frames": (0, 3)}
+        for key, (low, high) in limits.items():
             value = getattr(self, key)
-            _require(value > 0, f"model.{key} must be positive, got {value}")
+            _require(low <= value <= high, f"model.{key} must lie in {low}..{high}, got {value}")
         _require(self.hidden % 2 == 0, f"model.hidden must be even, got {self.hidden}")
         _require(
             self.input in ("embedding", "scalar"),
             f"model.input is embedding or scalar, not {self.input}",
-        )
-        _require(self.layers >= 0, f"model.layers must not be negative, got {self.layers}")
-        _require(
-            0 <= self.lookahead_frames <= 3,
-            f"model.lookahead_frames must lie in 0..3, got {self.lookahead_frames}",
         )
         _require(
             0 <= self.pre_emphasis < 1,
@@ -236,6 +232,7 @@ class TrainConfig:
     nan_patience: int = 10
 
     def __post_init__(self) -> None:
+        _require(0 <= self.seed < 1 << 63, f"train.seed must lie in 0..2^63-1, got {self.seed}")
         positive = (
             "steps batch slice_samples learning_rate clip validate_every_steps save_every_steps "
             "log_every_steps validation_clips validation_seconds_per_clip nan_patience"

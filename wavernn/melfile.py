@@ -6,15 +6,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tokenize
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError, safe_open
+import safetensors.torch
+from safetensors import SafetensorError
 
 from wavernn.config import MelConfig
 from wavernn.errors import MelError
@@ -23,54 +27,82 @@ from wavernn.files import write_atomic
 SUFFIXES = (".npy", ".npz", ".safetensors")
 
 
+# what numpy, zipfile and safetensors raise for bytes that aren't what they should be
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    OSError,
+    MemoryError,
+    RuntimeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    SafetensorError,
+)
+
+
 def read_mel(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """Reads an array and the specification the file declares, {} if none; raises MelError."""
     try:
-        if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded, {}
-        with loaded:
-            if "mel" not in loaded.files:
-                names = ", ".join(loaded.files) or "nothing"
-                raise MelError(f"{path} holds {names}; expected an array called mel")
-            declared = {k: loaded[k].item() for k in loaded.files if loaded[k].ndim == 0}
-            return loaded["mel"], declared
+        content = path.read_bytes()
     except FileNotFoundError:
         raise MelError(f"{path} doesn't exist; give the path of a mel or an audio file") from None
     except OSError as error:
         raise MelError(f"can't read {path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, SafetensorError):
+    try:
+        if path.suffix.lower() == ".safetensors":
+            arrays, declared = _safetensors(content)
+        else:
+            loaded = np.load(io.BytesIO(content), allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded, {}
+            with loaded:
+                # a member that is no array comes as bytes
+                members = {name: np.asarray(loaded[name]) for name in loaded.files}
+            arrays = {k: v for k, v in members.items() if v.dtype.kind != "S"}
+            declared = {k: v.item() for k, v in arrays.items() if v.ndim == 0}
+    except _DAMAGE:
         raise MelError(
             f"{path} is not a mel file that can be read (damaged, or it holds Python objects); "
             f"expected {', '.join(SUFFIXES)} with an array of numbers"
         ) from None
+    if "mel" not in arrays:
+        names = ", ".join(arrays) or "no array"
+        raise MelError(f"{path} holds {names}; expected an array called mel")
+    if not isinstance(declared, dict):
+        raise MelError(f"the mel_config of {path} must be a JSON object, got {declared!r}")
+    return arrays["mel"], declared
 
 
-def _read_safetensors(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    with safe_open(path, framework="np") as file:
-        if "mel" not in file.keys():  # noqa: SIM118
-            names = ", ".join(file.keys()) or "nothing"
-            raise MelError(f"{path} holds {names}; expected a tensor called mel")
-        declared = json.loads((file.metadata() or {}).get("mel_config", "{}"))
-        return file.get_tensor("mel"), declared
+def _safetensors(content: bytes) -> tuple[dict[str, np.ndarray], Any]:
+    tensors = safetensors.torch.load(content)
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+    # numpy has no bfloat16
+    arrays = {
+        name: (t.float() if t.is_floating_point() and t.element_size() < 4 else t).numpy()
+        for name, t in tensors.items()
+    }
+    return arrays, json.loads(metadata.get("mel_config", "{}"))
 
 
 def write_mel(path: Path, mel_NM: np.ndarray, config: MelConfig) -> None:
-    """Writes a mel [N, M] with its specification; raises MelError for other suffixes."""
+    """Writes a mel [N, M] with its specification; raises MelError where it can't."""
     mel_NM = np.ascontiguousarray(mel_NM, np.float32)
-    if path.suffix == ".safetensors":
-        metadata = {"mel_config": json.dumps(asdict(config))}
-        write_atomic(path, safetensors.numpy.save({"mel": mel_NM}, metadata))
-        return
-    if path.suffix not in SUFFIXES:
-        raise MelError(f"unknown mel format {path.suffix}; known: {', '.join(SUFFIXES)}")
-    import io
-
     buffer = io.BytesIO()
-    if path.suffix == ".npz":
-        np.savez_compressed(buffer, mel=mel_NM, **asdict(config))
-    else:
-        np.save(buffer, mel_NM)
-    write_atomic(path, buffer.getvalue())
+    match path.suffix.lower():
+        case ".npy":
+            np.save(buffer, mel_NM)
+        case ".npz":
+            np.savez_compressed(buffer, mel=mel_NM, **asdict(config))
+        case ".safetensors":
+            metadata = {"mel_config": json.dumps(asdict(config))}
+            buffer.write(safetensors.numpy.save({"mel": mel_NM}, metadata))
+        case suffix:
+            raise MelError(f"unknown mel format {suffix!r}; known: {', '.join(SUFFIXES)}")
+    try:
+        write_atomic(path, buffer.getvalue())
+    except OSError as error:
+        raise MelError(f"{path} can't be written: {error.strerror or error}") from None

@@ -6,16 +6,20 @@ is one more line of TOML laid on top of both. `mel = "16k"` takes a preset.
 
 from __future__ import annotations
 
+import math
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from wavernn.config import MEL_PRESETS, Config
 from wavernn.errors import ConfigError
 
-RECIPES = Path(__file__).parent / "train" / "recipes"
+# an editable install leaves the folder where it is in the source tree
+RECIPES = Path(str(resources.files("wavernn.train"))) / "recipes"
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,10 +43,13 @@ def _check_type(value: Any, wanted: Any, path: str) -> Any:
             raise ConfigError(f"{path} must be a table, got {value!r}")
         of = get_args(wanted)[1]
         return {k: _check_type(v, of, f"{path}.{k}") for k, v in value.items()}
-    if wanted is float and type(value) is int:
+    # beyond that, a whole number is no float either
+    if wanted is float and type(value) is int and abs(value) < 1 << 1000:
         return float(value)
     if type(value) is not wanted:
         raise ConfigError(f"{path} must be {wanted.__name__}, got {value!r}")
+    if wanted is float and not math.isfinite(value):
+        raise ConfigError(f"{path} must be a finite number, got {value}")
     return value
 
 
@@ -67,31 +74,39 @@ def build(kind: type[Any], table: Mapping[str, Any], path: str = "") -> Any:
 
 def from_dict(table: Mapping[str, Any]) -> Config:
     """Makes a whole configuration from nested tables, as `Config.to_dict` or a recipe has them."""
-    mel = table.get("mel")
-    if isinstance(mel, str):
-        if mel not in MEL_PRESETS:
-            raise ConfigError(f"unknown mel preset {mel}; known: {', '.join(MEL_PRESETS)}")
-        table = {**table, "mel": asdict(MEL_PRESETS[mel])}
-    config: Config = build(Config, table)
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"a configuration must be a table, got {table!r}")
+    config: Config = build(Config, _with_preset(table))
     return config
 
 
+def _with_preset(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes a mel preset out, so that single keys can be laid on top of it."""
+    mel = table.get("mel")
+    if not isinstance(mel, str):
+        return dict(table)
+    if mel not in MEL_PRESETS:
+        raise ConfigError(f"unknown mel preset {mel}; known: {', '.join(MEL_PRESETS)}")
+    return {**table, "mel": asdict(MEL_PRESETS[mel])}
+
+
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if path in seen:
+    if path.resolve() in seen:
         raise ConfigError(f"recipe {path} is its own base")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"can't read recipe {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # ValueError: also for bytes that aren't UTF-8 and numbers of too many digits
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"recipe {path} is not valid TOML: {error}") from None
     base = table.pop("base", None)
-    table.setdefault("name", path.stem)
+    table = {"name": path.stem} | _with_preset(table)
     if base is None:
         return table
     if not isinstance(base, str):
         raise ConfigError(f"base in {path} must be the name of a TOML file, got {base!r}")
-    return overlay(_read(path.parent / base, (*seen, path)), table)
+    return overlay(_read(path.parent / base, (*seen, path.resolve())), table)
 
 
 def recipe_path(name: str) -> Path:
@@ -99,7 +114,7 @@ def recipe_path(name: str) -> Path:
     if name.endswith(".toml"):
         return Path(name)
     path = RECIPES / f"{name}.toml"
-    if not path.exists():
+    if not os.path.exists(path):
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise ConfigError(f"unknown recipe {name}; shipped: {known}; or give a .toml file")
     return path
@@ -114,11 +129,11 @@ def load(name: str, overrides: Iterable[str] = ()) -> Config:
             raise ConfigError(f"an override looks like model.hidden=512, got {line!r}")
         try:
             extra = tomllib.loads(line)
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             # a bare word is a string
             try:
                 extra = tomllib.loads(f'{key} = "{value.strip()}"')
-            except tomllib.TOMLDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise ConfigError(f"override {line!r} is not valid TOML: {error}") from None
-        table = overlay(table, extra)
+        table = overlay(table, _with_preset(extra))
     return from_dict(table)

@@ -104,6 +104,8 @@ def check_target(out: Path) -> None:
         )
     if not out.parent.is_dir():
         raise AudioError(f"the folder {out.parent} doesn't exist; make it first")
+    if out.is_dir():
+        raise AudioError(f"{out} is a folder; give the path of the file to write")
 
 
 def to_stdout(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from wavernn.checkpoint import Checkpoint, load
@@ -13,10 +14,11 @@ DEFAULT = "lj-sparse-384"
 
 def find(name: str) -> Path:
     """Returns the file of a voice given by path, by name, or as "default"."""
-    if name.endswith(".safetensors") or Path(name).exists():
+    # os.path, since a name of ours may be too long for a path
+    if name.endswith(".safetensors") or os.path.exists(name):
         return Path(name)
     path = FOLDER / f"{DEFAULT if name == 'default' else name}.safetensors"
-    if not path.exists():
+    if not os.path.exists(path):
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.safetensors"))) or "none"
         raise CheckpointError(
             f"unknown voice {name}; shipped: {known}; or give the path of a .safetensors file"

@@ -64,7 +64,8 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    with Progress(console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(label: str, done: int, total: int) -> None:
@@ -100,7 +101,9 @@ def train(
 @app.command()
 def synth(
     checkpoint: CheckpointArg,
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A recording or a mel file.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", readable=False, help="A recording or a mel file.")
+    ],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A .wav, .flac or .ogg.")] = None,
     seed: Seed = 0,
     backend: Backend = "auto",
@@ -164,7 +167,9 @@ def evaluate(
 
 @app.command()
 def doctor(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A recording or a mel file.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", readable=False, help="A recording or a mel file.")
+    ],
     voice: Annotated[str, typer.Option(help="A shipped voice's name, or a file.")] = "default",
     json_: Json = False,
 ) -> None:

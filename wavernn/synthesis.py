@@ -113,5 +113,6 @@ def to_stdout(
 ) -> None:
     """Writes signed 16-bit little-endian samples to stdout as they are made."""
     for samples_T in Vocoder(voice, backend).stream([mel_NM], seed, temperature):
-        sys.stdout.buffer.write((samples_T * 32768).astype("<i2").tobytes())
+        # rounded as in a file, and within 16 bit already
+        sys.stdout.buffer.write(np.rint(samples_T * 32768).astype("<i2").tobytes())
         sys.stdout.buffer.flush()

@@ -14,8 +14,8 @@ DEFAULT = "lj-sparse-384"
 
 def find(name: str) -> Path:
     """Returns the file of a voice given by path, by name, or as "default"."""
-    # os.path, since a name of ours may be too long for a path
-    if name.endswith(".safetensors") or os.path.exists(name):
+    # os.path takes names that are too long for a path; a folder may be called as a voice is
+    if name.endswith(".safetensors") or (os.path.exists(name) and not os.path.isdir(name)):
         return Path(name)
     path = FOLDER / f"{DEFAULT if name == 'default' else name}.safetensors"
     if not os.path.exists(path):

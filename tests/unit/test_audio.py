@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wavernn import audio
+from wavernn import audio, files
 from wavernn.audio import (
     FORMATS,
     de_emphasis,
@@ -209,7 +209,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def fail(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(audio if call == "open" else os, call, fail, raising=call != "open")
+    monkeypatch.setattr(files if call == "open" else os, call, fail, raising=call != "open")
     with pytest.raises(AudioError, match=r"a.wav can't be written: No space left on device"):
         write_audio(path, ALL_16_BIT[:100], 8000)
     monkeypatch.undo()

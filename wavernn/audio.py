@@ -99,11 +99,12 @@ def _checked(samples_TC: np.ndarray, from_hz: int, name: str, rate_hz: int) -> n
         )
     samples_T = samples_TC.mean(axis=1)
     if from_hz != rate_hz:
-        samples_T = _resample(samples_T, from_hz, rate_hz)
+        samples_T = resample(samples_T, from_hz, rate_hz)
     return np.asarray(np.clip(samples_T, -1.0, 1.0))
 
 
-def _resample(samples_T: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+def resample(samples_T: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """Converts samples [T], at least one, to another rate by soxr (VHQ); at least one comes out."""
     import soxr
 
     resampled_T = np.asarray(soxr.resample(samples_T, from_hz, to_hz, quality="VHQ"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wavernn.audio import resample
 from wavernn.config import MelConfig
 from wavernn.level import active_frames, frame_levels_db, level_db
 from wavernn.mel import LogMel
@@ -94,11 +95,10 @@ def _louder_db(
     statistics: tuple[np.ndarray, np.ndarray],
 ) -> float:
     """How much louder the speech is than that of the training data, median of bands."""
-    import soxr
     import torch
 
     if rate_hz != config.rate_hz:
-        samples_T = soxr.resample(samples_T, rate_hz, config.rate_hz)
+        samples_T = resample(samples_T, rate_hz, config.rate_hz)
     with torch.no_grad():
         audio_BT = torch.from_numpy(samples_T.astype(np.float32))[None]
         mel_NM = LogMel(config)(audio_BT)[0].numpy()

@@ -75,8 +75,7 @@ class Processes:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with its gradients averaged over all processes."""
-        # no buffer ever changes
-        return DistributedDataParallel(model, broadcast_buffers=False) if self.world > 1 else model
+        return DistributedDataParallel(model) if self.world > 1 else model
 
     def first(self, work: Callable[[], Result]) -> Result | None:
         """Lets the first process work while the others wait; if it fails, all of them do."""

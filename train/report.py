@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
 from wavernn.engine import Vocoder
 from wavernn.errors import TrainingError
@@ -175,8 +176,13 @@ class Report:
             f"FLAC {row['flac_bits']:.3f})"
         )
         if self.writer is not None:
-            spoken_T = self._speak(model, features, int(held_out[0]))
+            clip = int(held_out[0])
+            # named, since "auto" would write over the bar
+            backend = next(name for name in kernels.BACKENDS if kernels.unavailable(name) is None)
+            spoken_T = self._speak(model, features, clip, backend)
             self.writer.add_audio("copy synthesis", spoken_T[None], row["step"], self.rate_hz)
+            seconds = len(spoken_T) / self.rate_hz
+            self.say(f"spoke {seconds:.1f} s of {features.names[clip]} on backend {backend}")
             self.writer.flush()
         # the speed is that of training
         self.clock, self.clock_step = time.perf_counter(), row["step"]
@@ -192,7 +198,7 @@ class Report:
                 f"can't write {path}: {error.strerror or error}; make room, then --resume"
             ) from None
 
-    def _speak(self, model: WaveRNN, features: Features, clip: int) -> np.ndarray:
+    def _speak(self, model: WaveRNN, features: Features, clip: int, backend: str) -> np.ndarray:
         """Copy synthesis from the middle of a clip, cut short where the backend is slow."""
         wanted = int(AUDIO_SECONDS * self.rate_hz / features.hop_samples)
         frames = min(int(features.frames[clip]), wanted)
@@ -201,7 +207,7 @@ class Report:
         voice = Checkpoint(self.config, {k: v.cpu() for k, v in model.state_dict().items()})
         until = time.perf_counter() + SPEAKING_SECONDS
         pieces = []
-        for piece_T in Vocoder(voice).stream([mel_NM]):
+        for piece_T in Vocoder(voice, backend).stream([mel_NM]):
             pieces.append(piece_T)
             if time.perf_counter() > until:
                 break

@@ -79,6 +79,7 @@ class Session:
         state = RunState.start(config, model, _lanes(features.frames[clips], config))
         state.origin = {"data_sha256": features.data_sha256, "data_licence": licence}
         if source is not None:
+            state.pruner.adopt()
             licence_before = source.provenance.get("data_licence", "")
             state.origin["init_from"] = {"sha256": source.sha256, "data_licence": licence_before}
         if resume:
@@ -99,9 +100,6 @@ class Session:
         row: dict[str, Any] = {"step": state.step}
         seconds = state.config.train.validation_seconds_per_clip
         row |= bits_per_sample(judge, self.features, self.slices, self.held_out, seconds)
-        # averages that lag behind, because the rate is high or blocks are pruned, show here
-        latest = bits_per_sample(state.model, self.features, self.slices, self.held_out, seconds)
-        row["bits_unaveraged"] = latest["bits_per_sample"]
         row["flac_bits"] = flac_bits(self.features, self.held_out)
         state.history.append(row)
         self.report.validated(state.history, judge, self.features, self.held_out)
@@ -119,7 +117,7 @@ class Session:
 
 
 def _check_request(config: Config, run: Path, resume: bool, init_from: Path | None) -> None:
-    """Raises TrainingError where the folder doesn't fit the request; writes nothing."""
+    """Raises TrainingError where the folder doesn't fit the request; clears up what is broken."""
     state = run / STATE
     if resume and init_from is not None:
         raise TrainingError(
@@ -137,6 +135,9 @@ def _check_request(config: Config, run: Path, resume: bool, init_from: Path | No
                 f"{run} already holds a run ({path.name}); give --resume to go on with it, "
                 "or choose another --out"
             )
+    # what a killed process was writing, see `wavernn.files`
+    for draft in run.glob(f".{16 * '?'}.tmp"):
+        draft.unlink(missing_ok=True)
 
 
 def _load_source(path: Path | None, config: Config) -> Checkpoint | None:
@@ -144,13 +145,13 @@ def _load_source(path: Path | None, config: Config) -> Checkpoint | None:
     if path is None:
         return None
     source = checkpoint.load(path)
-    for part in ("model", "mel"):
-        old, new = getattr(source.config, part), getattr(config, part)
-        if old != new:
-            raise TrainingError(
-                f"--init-from needs a voice of the same {part} as recipe {config.name}, but in "
-                f"{path} {first_difference(vars(old), vars(new), part)}; change the recipe"
-            )
+    has, wants = ({"model": vars(c.model), "mel": vars(c.mel)} for c in (source.config, config))
+    if has != wants:
+        key, old, new = first_difference(has, wants)
+        raise TrainingError(
+            f"--init-from needs a voice of the recipe's model and mel, but {key} is {old} in "
+            f"{path} and {new} in recipe {config.name}; change the recipe"
+        )
     return source
 
 

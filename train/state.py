@@ -153,9 +153,9 @@ def read_body(path: Path, config: Config) -> dict[str, Any]:
             f"{path.parent} was trained by another version of this program: {error}"
         ) from None
     if saved != config:
+        key, old, new = first_difference(saved.to_dict(), config.to_dict())
         raise TrainingError(
-            f"{path.parent} was trained with another configuration: "
-            f"{first_difference(saved.to_dict(), config.to_dict())}; "
+            f"{path.parent} was trained with another configuration: {key} was {old}, now {new}; "
             "resume with the same recipe and --set, or choose a new --out"
         )
     return body
@@ -184,10 +184,10 @@ def _group(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return groups
 
 
-def first_difference(old: Any, new: Any, path: str = "") -> str:
-    """Names the first key in which two nested tables differ, with both values."""
+def first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any]:
+    """Finds the first key in which two nested tables differ, and both values."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *new]:
-            if old.get(key) != new.get(key):
-                return first_difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
-    return f"{path} was {old}, now {new}"
+        for name in [*old, *new]:
+            if old.get(name) != new.get(name):
+                return first_difference(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+    return key, old, new

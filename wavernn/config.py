@@ -141,8 +141,8 @@ class ModelConfig:
             f"model.pre_emphasis must lie in [0, 1), got {self.pre_emphasis}",
         )
         _require(
-            self.subscale >= 1 and self.subscale_horizon >= 0,
-            f"model.subscale must be at least 1 and its horizon not negative, "
+            self.subscale == 1 and self.subscale_horizon >= 0,
+            "model.subscale must be 1 in this release and its horizon not negative, "
             f"got {self.subscale}, {self.subscale_horizon}",
         )
 

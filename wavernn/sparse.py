@@ -25,18 +25,31 @@ def block_mask(weight_RW: Tensor, density: float, prune: PruneConfig) -> Tensor:
     Equal magnitudes are resolved by position, so the same matrix gives the same mask everywhere.
     Raises ValueError where blocks don't divide the matrix.
     """
+    magnitude = _block_magnitude(weight_RW, prune)
+    keep = kept_blocks(*weight_RW.shape, density, prune)
+    groups = magnitude if prune.balanced else magnitude.view(1, -1)
+    order = groups.argsort(dim=1, descending=True, stable=True)[:, : keep // len(groups)]
+    blocks = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order, True)
+    return _spread(blocks.view_as(magnitude), prune)
+
+
+def _block_magnitude(weight_RW: Tensor, prune: PruneConfig) -> Tensor:
     rows, columns = weight_RW.shape
     R, W = prune.block_rows, prune.block_columns
     if rows % R or columns % W:
         raise ValueError(f"blocks of {R} x {W} don't divide a matrix of {rows} x {columns}")
-    magnitude = weight_RW.detach().abs().double().view(rows // R, R, columns // W, W).mean((1, 3))
-    keep = kept_blocks(rows, columns, density, prune)
-    groups = magnitude if prune.balanced else magnitude.view(1, -1)
-    order = groups.argsort(dim=1, descending=True, stable=True)[:, : keep // len(groups)]
-    blocks = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order, True)
-    mask = blocks.view_as(magnitude).repeat_interleave(R, 0).repeat_interleave(W, 1)
+    weight_RW = weight_RW.detach().abs().double()
     if prune.keep_diagonal and rows == columns:
-        mask |= torch.eye(rows, dtype=torch.bool, device=mask.device)
+        # it survives anyway, so it doesn't speak for its blocks
+        weight_RW = weight_RW - weight_RW.diag().diag()
+    return weight_RW.view(rows // R, R, columns // W, W).mean((1, 3))
+
+
+def _spread(blocks: Tensor, prune: PruneConfig) -> Tensor:
+    """Writes a mask of blocks out as one of elements, with the diagonal where it is kept."""
+    mask = blocks.repeat_interleave(prune.block_rows, 0).repeat_interleave(prune.block_columns, 1)
+    if prune.keep_diagonal and mask.shape[0] == mask.shape[1]:
+        mask |= torch.eye(len(mask), dtype=torch.bool, device=mask.device)
     return mask
 
 
@@ -62,6 +75,11 @@ class Pruner:
             for name, weight in self.matrices.items()
         }
 
+    def adopt(self) -> None:
+        """Takes blocks that are zero throughout, as in a pruned voice, for pruned."""
+        for name, weight in self.matrices.items():
+            self.masks[name] = _spread(_block_magnitude(weight, self.prune) > 0, self.prune)
+
     def step(self, step: int) -> None:
         """Takes the state after optimizer step `step`: new masks where due, zeros put back."""
         prune = self.prune
@@ -72,7 +90,8 @@ class Pruner:
         if due or step == last:
             for name, weight in self.matrices.items():
                 density = scheduled_density(step, prune.density[name], prune)
-                self.masks[name] = block_mask(weight, density, prune)
+                # what was pruned stays so, also where an early density would have room for it
+                self.masks[name] = self.masks[name] & block_mask(weight, density, prune)
         self.apply(self.matrices)
 
     @torch.no_grad()

@@ -56,7 +56,9 @@ SHELL = [(page, code) for page in PAGES for kind, code in blocks(page) if kind =
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
-@pytest.mark.parametrize(("page", "code"), SHELL, ids=[f"{p}:{c.split(chr(10))[0]}" for p, c in SHELL])
+@pytest.mark.parametrize(
+    ("page", "code"), SHELL, ids=[f"{p}:{c.split(chr(10))[0]}" for p, c in SHELL]
+)
 def test_shell_blocks_run(page, code, desk):
     done = run(code, desk)
     assert done.returncode == 0, done.stderr

@@ -111,7 +111,11 @@ def test_the_diagonal_survives_beside_the_blocks():
     prune = PruneConfig(block_rows=16, block_columns=1, keep_diagonal=True)
     plain = PruneConfig(block_rows=16, block_columns=1)
     weight_RW = random(64, 64)
-    mask, blocks = (block_mask(weight_RW, 0.05, p) for p in (prune, plain))
+    # however large, it doesn't bring its blocks along
+    weight_RW.diagonal().mul_(100)
+    mask = block_mask(weight_RW, 0.05, prune)
+    off_diagonal_RW = weight_RW - weight_RW.diag().diag()
+    blocks = block_mask(off_diagonal_RW, 0.05, plain)
     assert torch.equal(mask, blocks | torch.eye(64, dtype=torch.bool))
     # heads have no diagonal
     wide_RW = random(64, 32)
@@ -224,3 +228,29 @@ def test_gates_are_pruned_apart():
     prune = PruneConfig(density={"R_u": 0.25, "R_r": 0.5, "R_e": 0.125}, start_step=0, ramp_steps=1)
     Pruner(matrices, prune).step(1)
     assert [density(gate) for gate in model.R.chunk(3)] == [0.25, 0.5, 0.125]
+
+
+@pytest.mark.parametrize("keep_diagonal", [False, True])
+def test_blocks_that_were_pruned_before_stay_so(keep_diagonal):
+    prune = PruneConfig(
+        block_rows=16,
+        block_columns=4,
+        density={"R_u": 0.25},
+        keep_diagonal=keep_diagonal,
+        start_step=0,
+        ramp_steps=4,
+        every_steps=1,
+    )
+    weight_RW = random(64, 64)
+    before = block_mask(weight_RW, 0.5, prune)
+    weight_RW.mul_(before)
+    pruner = Pruner({"R_u": weight_RW}, prune)
+    pruner.adopt()
+    assert torch.equal(pruner.masks["R_u"], before)
+    for step in range(6):
+        # the optimizer moves every weight
+        weight_RW.add_(0.01)
+        pruner.step(step)
+        assert (weight_RW[~before] == 0).all()
+    kept = block_mask(weight_RW, 0.25, prune)
+    assert torch.equal(pruner.masks["R_u"], kept)

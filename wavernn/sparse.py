@@ -26,7 +26,8 @@ def block_mask(weight_RW: Tensor, density: float, prune: PruneConfig) -> Tensor:
     Raises ValueError where blocks don't divide the matrix.
     """
     magnitude = _block_magnitude(weight_RW, prune)
-    keep = kept_blocks(*weight_RW.shape, density, prune)
+    rows, columns = weight_RW.shape
+    keep = kept_blocks(rows, columns, density, prune)
     groups = magnitude if prune.balanced else magnitude.view(1, -1)
     order = groups.argsort(dim=1, descending=True, stable=True)[:, : keep // len(groups)]
     blocks = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order, True)

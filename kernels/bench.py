@@ -7,7 +7,6 @@ the roof. The roof of the reference is the rate at which this machine reads its 
 from __future__ import annotations
 
 import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,14 @@ from wavernn.conditioning import Conditioning
 from wavernn.config import Config
 from wavernn.model import WaveRNN
 from wavernn.rng import uniforms
+from wavernn.source import commit
+from wavernn.sparse import block_mask
 
 CHUNK_MS = 10.0
 
 
 def random_voice(config: Config) -> Checkpoint:
     """A voice of a recipe with random weights, its pruned matrices at their final density."""
-    from wavernn.sparse import block_mask
-
     torch.manual_seed(0)
     model = WaveRNN(config.model, config.mel)
     for name, weight in model.matrices().items():
@@ -36,17 +35,6 @@ def random_voice(config: Config) -> Checkpoint:
         if density < 1:
             weight.mul_(block_mask(weight, density, config.prune))
     return Checkpoint(config, model.state_dict())
-
-
-def commit() -> str | None:
-    """The commit of the source tree that runs, "-dirty" if it was changed; None outside one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    git += ["describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def machine() -> dict[str, Any]:
@@ -60,7 +48,7 @@ def machine() -> dict[str, Any]:
     except (OSError, StopIteration):
         pass
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {"machine": name, "versions": versions, "commit": commit()}
+    return {"machine": name, "versions": versions, "commit": commit(Path(__file__).resolve())}
 
 
 def read_rate(size: int, repeats: int = 15) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,9 @@ import numpy as np
 import torch
 
 from wavernn import __version__
+from wavernn.source import commit
 from wavernn.train.features import Features
 from wavernn.train.state import RunState
-
-
-def commit(file: Path) -> str | None:
-    """The commit of the source tree that `file` is of, "-dirty" if it was changed; else None."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(file.parent), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        # an installed package may lie within a repository that isn't its own
-        git("ls-files", "--error-unmatch", file.name)
-        return git("describe", "--always", "--dirty", "--abbrev=40")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def provenance(features: Features, held_out: np.ndarray, state: RunState) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from wavernn import checkpoint
 from wavernn.errors import TrainingError
+from wavernn.source import commit
 from wavernn.train import provenance as module
 from wavernn.train import report as report_module
-from wavernn.train.provenance import commit
 from wavernn.train.report import Report
 
 EVENTS = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -55,7 +55,7 @@ def test_curves_audio_and_history_are_written(runs, soon):
     tags = events.Tags()
     densities = {f"density/{name}" for name in ("R_u", "R_r", "R_e", "O1", "O4")}
     # the start of a clip that is scored holds no tone, so there is no bits_voiced
-    names = "bits_per_sample bits_coarse bits_fine bits_silence bits_unaveraged flac_bits"
+    names = "bits_per_sample bits_coarse bits_fine bits_silence flac_bits"
     validations = {f"validation/{name}" for name in names.split()}
     assert set(tags["scalars"]) == densities | validations | {
         *("train/bits_coarse", "train/bits_fine", "train/gradient_norm", "train/learning_rate"),

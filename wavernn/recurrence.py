@@ -1,6 +1,6 @@
 """The teacher-forced recurrence with bfloat16 products, for training on a CPU.
 
-torch's own GRU multiplies in float32, four times slower than bfloat16 on a core that has the dot
+torch's own GRU multiplies in float32, several times slower than bfloat16 on a core that has the dot
 product for it. Here products are bfloat16 and sums, gates and state float32, and the gradient
 of R is one product over all steps. Everything else about the cell is as in `model.WaveRNN`.
 """

@@ -219,7 +219,7 @@ class TrainConfig:
     ema: float = 0.999
     # standard deviation of noise on the input codes, in steps of 1/32768; targets stay clean
     input_noise: float = 0.0
-    # bfloat16: products in bfloat16, sums, gates and state in float32
+    # bfloat16: products and gate inputs in bfloat16, gates and state in float32
     precision: Literal["float32", "bfloat16"] = "float32"
     validate_every_steps: int = 1_000
     save_every_steps: int = 500

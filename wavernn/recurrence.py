@@ -1,8 +1,9 @@
 """The teacher-forced recurrence with bfloat16 products, for training on a CPU.
 
 torch's own GRU multiplies in float32, several times slower than bfloat16 on a core that has the dot
-product for it. Here products are bfloat16 and sums, gates and state float32, and the gradient
-of R is one product over all steps. Everything else about the cell is as in `model.WaveRNN`.
+product for it. Here products and their sums with the gate input are bfloat16, gates and state
+float32, and the gradient of R is one product over all steps. Everything else about the cell is as
+in `model.WaveRNN`.
 """
 
 from __future__ import annotations

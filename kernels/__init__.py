@@ -71,7 +71,7 @@ def unavailable(name: str) -> str | None:
     except ModuleNotFoundError as error:
         if error.name != BACKENDS[name]:
             raise
-        return f"backend {name} is not part of this release; choose reference"
+        return f"this release has no {name} engine, use reference"
     reason: str | None = module.unavailable()
     return reason
 

@@ -26,22 +26,43 @@ BACKENDS = {
 
 
 class Synthesizer(Protocol):
-    """The sample loop of B streams; the state of each lives in the object."""
+    """The sample loop of B streams; the state of each lives in the object.
 
-    def __init__(self, checkpoint: Checkpoint, streams: int) -> None: ...
+    Every function raises ValueError for arrays of the wrong shape or type; `kernels.check`.
+    """
+
+    # what the weights are held in
+    format: str
+
+    def __init__(
+        self, checkpoint: Checkpoint, streams: int, format: str | None = None, threads: int = 1
+    ) -> None: ...
 
     def run(
         self,
         gates_BNG: torch.Tensor,
         uniform_BT2: np.ndarray,
         active_B: np.ndarray | None = None,
-        temperature: float = 1.0,
+        temperature: float | np.ndarray = 1.0,
     ) -> np.ndarray:
         """Draws the next T samples of each active stream: uint8 codes [B, T, 2], coarse and fine.
 
         `gates_BNG` begins with the conditioner's row that holds the stream's next sample,
         `uniform_BT2` are the draws in [0, 1). Streams that aren't active keep their state and
-        get the code of the sample zero. Logits are divided by `temperature`.
+        get the code of the sample zero. Logits are divided by `temperature`, one or [B].
+        """
+
+    def speak(
+        self,
+        gates_BNG: torch.Tensor,
+        samples: int,
+        seed_B: np.ndarray,
+        active_B: np.ndarray | None = None,
+        temperature: float | np.ndarray = 1.0,
+    ) -> np.ndarray:
+        """Does what `run` does and gives audio: float32 [B, T] in [-1, 1), 0 where not active.
+
+        The draws are those of `rng.uniforms` for each stream's seed, uint64 [B], and its samples.
         """
 
     def score(
@@ -53,7 +74,10 @@ class Synthesizer(Protocol):
         """Puts streams back to the start: zero state, silence before it."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """A copy of all streams' state: h [B, H], code [B, 2], sample [B]."""
+        """A copy of all streams' state: h [B, H], code [B, 2], sample [B], memory [B].
+
+        `memory` is that of the de-emphasis: the last sample of the audio, before it was clipped.
+        """
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Takes over a state."""

@@ -35,6 +35,8 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     # commit, data hash, steps, metrics, licence of the data, names of the held-out clips
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    # the file that it was read from
+    path: Path | None = field(default=None, compare=False)
 
     def model(self, dtype: torch.dtype = torch.float32) -> WaveRNN:
         """Builds the voice as a torch module in evaluation mode; raises CheckpointError."""
@@ -139,7 +141,7 @@ def load(path: Path | str) -> Checkpoint:
         raise CheckpointError(
             f"{path} has a configuration this program can't use: {error}"
         ) from None
-    voice = Checkpoint(config, tensors, provenance)
+    voice = Checkpoint(config, tensors, provenance, path)
     _check_weights(voice, path)
     return voice
 

@@ -11,11 +11,9 @@ import torch
 
 from wavernn import checkpoint as checkpoints
 from wavernn import kernels
-from wavernn.audio import de_emphasis, decode
 from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import Conditioning
 from wavernn.errors import MelError
-from wavernn.rng import uniforms
 
 
 class Vocoder:
@@ -24,9 +22,15 @@ class Vocoder:
     A stream is a function of (checkpoint, mel, seed) on a backend, bit-equal however it's cut.
     """
 
-    def __init__(self, voice: Checkpoint, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        voice: Checkpoint,
+        backend: str = "auto",
+        format: str | None = None,
+        threads: int = 1,
+    ) -> None:
         self.voice = voice
-        self.synthesizer = kernels.load(backend)(voice, 1)
+        self.synthesizer = kernels.load(backend)(voice, 1, format, threads)
         self.conditioning = Conditioning(voice)
 
     @property
@@ -45,9 +49,10 @@ class Vocoder:
         """
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be positive and finite, got {temperature}")
+        if not 0 <= seed < 1 << 64:
+            raise ValueError(f"a seed is a whole number in 0..2^64-1, got {seed}")
         self.synthesizer.reset()
         self.conditioning.reset()
-        self._sample, self._memory = 0, 0.0
         turn = self._turn = object()
         for gates_NG in self._gates(mels):
             yield self._samples(gates_NG, seed, temperature)
@@ -66,12 +71,9 @@ class Vocoder:
 
     def _samples(self, gates_NG: torch.Tensor, seed: int, temperature: float) -> np.ndarray:
         T = len(gates_NG) * self.voice.config.model.conditioning_hop_samples
-        uniform_T2 = uniforms(seed, self._sample, T)
-        codes_BT2 = self.synthesizer.run(gates_NG[None], uniform_T2[None], temperature=temperature)
-        self._sample += T
-        a = self.voice.config.model.pre_emphasis
-        samples_T, self._memory = de_emphasis(decode(codes_BT2[0]), a, self._memory)
-        return np.asarray(np.clip(samples_T, -1, 32767 / 32768), np.float32)
+        seed_B = np.array([seed], np.uint64)
+        audio_BT = self.synthesizer.speak(gates_NG[None], T, seed_B, temperature=temperature)
+        return np.asarray(audio_BT[0])
 
     def synthesize(self, mel_NM: np.ndarray, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
         """Turns a whole mel [N, M] into float32 samples [N * hop] in [-1, 1)."""
@@ -95,6 +97,8 @@ def check_mel(mel_NM: np.ndarray, bands: int) -> np.ndarray:
     return mel
 
 
-def load(path: Path | str, backend: str = "auto") -> Vocoder:
+def load(
+    path: Path | str, backend: str = "auto", format: str | None = None, threads: int = 1
+) -> Vocoder:
     """Opens a voice from a checkpoint's file; raises CheckpointError or BackendUnavailable."""
-    return Vocoder(checkpoints.load(path), backend)
+    return Vocoder(checkpoints.load(path), backend, format, threads)

@@ -1,51 +1,131 @@
-"""The backends, voices to run on them, and two oracles that share no code with the reference."""
+"""The backends, what each is held to, and voices to run on them."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import NoReturn
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
 from wavernn.config import Config, MelConfig, ModelConfig
+from wavernn.kernels import native
 from wavernn.model import WaveRNN
 from wavernn.rng import uniforms
 
 State = dict[str, np.ndarray]
 MEL = MelConfig(bands=4)
+ISAS = ("avx512vnni", "avx512", "avx2", "neon", "baseline")
+
+
+def _beside(name: str) -> ModuleType:
+    # this folder is no package
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+exact, quantised, oracle = _beside("exact"), _beside("quantised"), _beside("oracle")
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One backend and what it is held to."""
+    """One backend in one format, and what it is held to."""
 
     name: str
-    # the numbers that it computes with
-    precision: torch.dtype
+    # what its weights are held in
+    format: str
+    # what its Synthesizer takes
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-    def synthesizer(self, voice: Checkpoint, streams: int) -> kernels.Synthesizer:
-        return kernels.load(self.name)(voice, streams)
+    @property
+    def precision(self) -> torch.dtype:
+        """The numbers that it computes with, where they aren't whole."""
+        return torch.float32 if self.format == "int8" else getattr(torch, self.format)
 
-    def allowed(self, plain_error: float) -> float:
-        """The error that may remain where plain PyTorch at this precision has `plain_error`."""
+    def synthesizer(self, voice: Checkpoint, streams: int, **options: Any) -> kernels.Synthesizer:
+        return kernels.load(self.name)(voice, streams, **self.options, **options)
+
+    def allowed(self, plain_error: float = 0.0) -> float:
+        """The error that may remain where a plain program has `plain_error`."""
         # 1e-5 is rounding noise of float32; float64 has no claim to it
         return 2 * plain_error + (1e-10 if self.precision == torch.float64 else 1e-5)
 
+    def plain(
+        self, voice: Checkpoint, work: Work, codes_BT2: np.ndarray, state: State | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores known codes plainly in this format: logits [B, T, 2, Q] and h [B, H].
 
-@pytest.fixture(scope="session", params=list(kernels.BACKENDS))
+        Plain PyTorch at this precision, or the quantised model in NumPy.
+        """
+        if self.format != "int8":
+            return oracle.plain_torch(voice, work, codes_BT2, self.precision, state)
+        _, logits, after = self.oracle(voice)(work, state, codes_BT2)
+        return logits, after["h"]
+
+    def oracle(self, voice: Checkpoint) -> Any:
+        """What this backend would be without rounding: an oracle of the model that it runs."""
+        model = quantised.Quantised if self.format == "int8" else exact.Exact
+        return oracle.Oracle(voice, model(voice))
+
+    def misdrawn(
+        self,
+        logits: np.ndarray,
+        uniform: np.ndarray,
+        codes: np.ndarray,
+        temperature: float = 1.0,
+    ) -> int:
+        """Counts codes that an edge within rounding of the draw explains; others are refused."""
+        expected = oracle.draw(logits, uniform)
+        # an error of the logits moves an edge by half of it at most; the sum rounds as well
+        slack = 0 if self.precision == torch.float64 else 2 * self.allowed() / temperature
+        wrong = np.argwhere(expected != codes)
+        for place in map(tuple, wrong):
+            edges = oracle.cdf(logits[place])
+            low, high = sorted((int(expected[place]), int(codes[place])))
+            assert np.abs(edges[low:high] - uniform[place]).max() <= slack
+        return len(wrong)
+
+
+BACKENDS = {
+    "gpu": Backend("gpu", "float32"),
+    "reference": Backend("reference", "float64"),
+    "reference-float32": Backend("reference", "float32", {"format": "float32"}),
+} | {
+    f"cpu-{format}-{isa}": Backend("cpu", format, {"format": format, "isa": isa})
+    for format in ("int8", "float32")
+    for isa in ISAS
+}
+
+
+@pytest.fixture(scope="session", params=list(BACKENDS))
 def backend(request: pytest.FixtureRequest, absent: Callable[[str, str], NoReturn]) -> Backend:
-    reason = kernels.unavailable(request.param)
+    wanted: Backend = BACKENDS[request.param]
+    reason = kernels.unavailable(wanted.name)
     if reason is not None:
-        absent(request.param, reason)
-    module = importlib.import_module(kernels.BACKENDS[request.param])
-    return Backend(request.param, getattr(module, "PRECISION", torch.float64))
+        absent(wanted.name, reason)
+    isa = wanted.options.get("isa")
+    if isa and isa not in native.isas():
+        # no machine has them all
+        pytest.skip(f"this machine doesn't run {isa}")
+    return wanted
+
+
+@pytest.fixture(scope="session")
+def isas(absent: Callable[[str, str], NoReturn]) -> tuple[str, ...]:
+    """The instruction sets of the native engine that run here, best first."""
+    reason = kernels.unavailable("cpu")
+    if reason is not None:
+        absent("cpu", reason)
+    return native.isas()
 
 
 def _weight(name: str, like: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -110,113 +190,43 @@ def make_work() -> Callable[..., Work]:
     return make
 
 
-def start(streams: int, hidden: int) -> State:
-    """The state of streams before their first sample."""
-    return {
-        "h": np.zeros((streams, hidden)),
-        "code": np.tile(np.array([128, 0]), (streams, 1)),
-        "sample": np.zeros(streams, np.int64),
-    }
-
-
-class Oracle:
-    """The equations of the paper (section 2) in NumPy, float64, the masked matrix written out."""
-
-    def __init__(self, voice: Checkpoint) -> None:
-        w = {name: t.double().numpy() for name, t in voice.tensors.items()}
-        self.w, self.hop = w, voice.config.model.conditioning_hop_samples
-        self.H = w["R"].shape[1]
-        masked = np.zeros((3, 2, self.H // 2, w["I_now"].shape[1]))
-        masked[:, 1] = w["I_now"].reshape(3, self.H // 2, -1)
-        self.I = np.concatenate((w["I_past"], masked.reshape(3 * self.H, -1)), axis=1)
-
-    def cell(self, h: np.ndarray, c_past: int, f_past: int, c: int, gate: np.ndarray) -> np.ndarray:
-        rows = self.w["rows"]
-        x = np.concatenate((rows[0, c_past], rows[1, f_past], rows[2, c]))
-        Ru, Rr, Re = np.split(self.w["R"] @ h, 3)
-        Iu, Ir, Ie = np.split(self.I @ x + gate, 3)
-        u, r = (np.tanh((Ru + Iu) / 2) + 1) / 2, (np.tanh((Rr + Ir) / 2) + 1) / 2
-        return u * h + (1 - u) * np.tanh(r * Re + Ie)
-
-    def head(self, y: np.ndarray, one: str, two: str) -> np.ndarray:
-        w = self.w
-        hidden = np.maximum(w[f"{one}.weight"] @ y + w[f"{one}.bias"], 0)
-        return w[f"{two}.weight"] @ hidden + w[f"{two}.bias"]
-
-    @staticmethod
-    def cdf(logits_Q: np.ndarray) -> np.ndarray:
-        mass_Q = np.exp(logits_Q - logits_Q.max())
-        return np.cumsum(mass_Q) / mass_Q.sum()
-
-    def draw(self, logits_Q: np.ndarray, uniform: float) -> int:
-        return min(int(np.searchsorted(self.cdf(logits_Q), uniform, side="right")), 255)
-
-    def __call__(
-        self,
-        work: Work,
-        state: State | None = None,
-        codes_BT2: np.ndarray | None = None,
-        temperature: float = 1.0,
-    ) -> tuple[np.ndarray, np.ndarray, State]:
-        """Samples, or takes known codes: codes [B, T, 2], logits [B, T, 2, Q] and the state."""
-        B, T, _ = (work.uniform_BT2 if codes_BT2 is None else codes_BT2).shape
-        state = state or start(B, self.H)
-        after = {name: np.array(array) for name, array in state.items()}
-        codes, logits = np.empty((B, T, 2), np.uint8), np.empty((B, T, 2, 256))
-        for b in range(B):
-            h, (c, f) = after["h"][b].astype(np.float64), after["code"][b]
-            phase = after["sample"][b] % self.hop
-            for t in range(T):
-                gate = work.gates_BNG[b, (phase + t) // self.hop].double().numpy()
-                # the coarse half's rows of c_t are zero, so that any c will do
-                y_c = self.cell(h, c, f, 0, gate)[: self.H // 2]
-                logits[b, t, 0] = self.head(y_c, "O1", "O2")
-                now = self.draw(logits[b, t, 0] / temperature, work.uniform_BT2[b, t, 0])
-                now = now if codes_BT2 is None else int(codes_BT2[b, t, 0])
-                h = self.cell(h, c, f, now, gate)
-                logits[b, t, 1] = self.head(h[self.H // 2 :], "O3", "O4")
-                f = self.draw(logits[b, t, 1] / temperature, work.uniform_BT2[b, t, 1])
-                f = f if codes_BT2 is None else int(codes_BT2[b, t, 1])
-                c = now
-                codes[b, t] = c, f
-            after["h"][b], after["code"][b] = h, (c, f)
-            after["sample"][b] += T
-        return codes, logits, after
-
-
 @pytest.fixture(scope="session")
-def make_oracle() -> Callable[[Checkpoint], Oracle]:
-    return Oracle
+def make_oracle() -> Callable[[Checkpoint], Any]:
+    """The equations of the paper for a voice, in float64, whatever the backend's format."""
+    return lambda voice: oracle.Oracle(voice, exact.Exact(voice))
 
 
 @pytest.fixture(scope="session")
 def plain_torch() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """Scores known codes on torch's own GRU: logits [B, T, 2, Q] and h after the last [B, H]."""
+    return oracle.plain_torch
 
-    @torch.no_grad()
-    def score(
-        voice: Checkpoint,
-        work: Work,
-        codes_BT2: np.ndarray,
-        dtype: torch.dtype,
-        state: State | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        model, G = voice.model(dtype), voice.config.model.gate_rows
-        # the conditioning is the gate input itself, a row a sample
-        model.config = replace(model.config, conditioning_hop_samples=1)
-        model.gates = nn.Linear(G, G).to(dtype)
-        model.gates.weight.copy_(torch.eye(G))
-        model.gates.bias.zero_()
-        B, T, _ = codes_BT2.shape
-        state = state or start(B, model.config.hidden)
-        time_BT = torch.from_numpy(state["sample"][:, None] % work.hop + np.arange(T)) // work.hop
-        gates_BTG = work.gates_BNG[torch.arange(B)[:, None], time_BT].to(dtype)
-        codes_TB2 = torch.from_numpy(codes_BT2).long().transpose(0, 1)
-        past_1B2 = torch.from_numpy(state["code"]).long()[None]
-        previous_TB2 = torch.cat((past_1B2, codes_TB2[:-1]))
-        h_BH = torch.from_numpy(state["h"]).to(dtype)
-        h_TBH = model.hidden(previous_TB2, codes_TB2, gates_BTG, h_BH)
-        logits_BT2Q = torch.stack(model.heads(h_TBH), dim=2).transpose(0, 1)
-        return logits_BT2Q.double().numpy(), h_TBH[-1].double().numpy()
 
-    return score
+@pytest.fixture
+def check_draws(backend: Backend) -> Callable[..., np.ndarray]:
+    """Runs sample by sample and holds each to the oracle, from the state that the backend had.
+
+    A draw within rounding of an edge is counted, no more.
+    """
+
+    def compare(voice: Checkpoint, work: Work, temperature: float = 1.0) -> np.ndarray:
+        B, T, _ = work.uniform_BT2.shape
+        synthesizer = backend.synthesizer(voice, B)
+        before, codes, h = synthesizer.state(), np.empty((B, T, 2), np.uint8), []
+        for t in range(T):
+            rows, draws = work.rows(t, t + 1), work.uniform_BT2[:, t : t + 1]
+            drawn = synthesizer.run(rows, draws, temperature=temperature)
+            assert drawn.dtype == np.uint8
+            codes[:, t] = drawn[:, 0]
+            h.append(synthesizer.state()["h"])
+        h_TBH = np.stack(h)
+        exact_TBH, logits = backend.oracle(voice).steps(work, before, h_TBH, codes)
+        # one step makes little of the noise that is allowed
+        assert np.abs(h_TBH - exact_TBH).max() <= backend.allowed() / 10
+        on_edges = backend.misdrawn(logits / temperature, work.uniform_BT2, codes, temperature)
+        assert on_edges <= codes.size // 1000
+        whole = backend.synthesizer(voice, B)
+        drawn = whole.run(work.gates_BNG, work.uniform_BT2, temperature=temperature)
+        assert (drawn == codes).all()
+        return codes
+
+    return compare

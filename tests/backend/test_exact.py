@@ -31,7 +31,7 @@ def whole_numbers(voice, rng, kept, prune):
 
 
 @pytest.fixture
-def check(backend, make_voice, make_work, make_oracle):
+def check(backend, make_voice, make_work):
     """Codes, logits and state must equal the oracle's, with no tolerance."""
 
     def compare(kept=1.0, shape=(16, 4), balanced=False, **fields):
@@ -41,8 +41,9 @@ def check(backend, make_voice, make_work, make_oracle):
         work = make_work(voice, 2, 150)
         odd = 2 * rng.integers(-4, 4, work.gates_BNG.shape) + 1
         work = replace(work, gates_BNG=torch.from_numpy(odd).float() * 1024)
-        codes, logits, after = make_oracle(voice)(work)
-        assert (logits == logits.round()).all()
+        codes, logits, after = backend.oracle(voice)(work)
+        if backend.format != "int8":
+            assert (logits == logits.round()).all()
         assert set(np.unique(after["h"])) <= {-1.0, 0.0, 1.0}
         synthesizer = backend.synthesizer(voice, 2)
         assert (synthesizer.run(work.gates_BNG, work.uniform_BT2) == codes).all()

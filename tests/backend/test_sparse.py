@@ -30,12 +30,12 @@ def make_sparse(make_voice):
 
 
 @pytest.fixture
-def check(backend, make_work, make_oracle, plain_torch):
+def check(backend, make_work, make_oracle):
     def compare(sparse, dense):
         work = make_work(dense, 3, 80)
         codes = np.random.default_rng(2).integers(0, 256, (3, 80, 2)).astype(np.uint8)
         _, exact, after = make_oracle(dense)(work, codes_BT2=codes)
-        plain, plain_h = plain_torch(dense, work, codes, backend.precision)
+        plain, plain_h = backend.plain(dense, work, codes)
         for voice in (sparse, dense):
             synthesizer = backend.synthesizer(voice, 3)
             logits = np.stack(synthesizer.score(work.gates_BNG, codes), axis=2)

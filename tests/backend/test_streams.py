@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -15,16 +17,17 @@ def run(synthesizer, work, start=0, stop=T, active=None):
 
 
 def same_state(a, b, rows=slice(None)):
-    return all((a[name][rows] == b[name][rows]).all() for name in ("h", "code", "sample"))
+    return all((a[name][rows] == b[name][rows]).all() for name in a)
 
 
 def test_a_new_stream_starts_in_silence(backend, voice):
     state = backend.synthesizer(voice, 3).state()
-    assert state.keys() == {"h", "code", "sample"}
+    assert state.keys() == {"h", "code", "sample", "memory"}
     assert state["h"].shape == (3, voice.config.model.hidden)
     assert (state["h"] == 0).all()
     assert state["code"].tolist() == [[128, 0]] * 3
     assert state["sample"].tolist() == [0] * 3
+    assert state["memory"].tolist() == [0] * 3
 
 
 @pytest.mark.parametrize("hop", [1, 16, 64])
@@ -62,6 +65,70 @@ def test_a_stream_alone_is_that_row_of_a_batch(backend, voice, make_work):
         own = alone.run(work.gates_BNG[row, None], work.uniform_BT2[row, None])
         assert (own[0] == codes[row]).all()
         assert all((alone.state()[name][0] == state[name][row]).all() for name in state)
+
+
+@pytest.fixture(scope="module")
+def alone(backend, make_voice, make_work):
+    """Gate input and draws of 33 streams, and what each gives by itself: codes, logits, states."""
+    voice = make_voice(hidden=20)
+    work, codes, logits, states = make_work(voice, 33, 40), [], [], []
+    for b in range(33):
+        synthesizer, gates = backend.synthesizer(voice, 1), work.gates_BNG[b, None]
+        codes.append(synthesizer.run(gates, work.uniform_BT2[b, None]))
+        states.append(synthesizer.state())
+        synthesizer.reset()
+        logits.append(np.stack(synthesizer.score(gates, codes[-1])))
+    together = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
+    return voice, work, np.concatenate(codes), np.concatenate(logits, axis=1), together
+
+
+# what a loop over one, two, four, eight or sixteen streams makes of them
+@pytest.mark.parametrize("streams", [1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 16, 17, 33], ids="B{}".format)
+def test_batches_of_any_size_are_their_streams(backend, alone, streams):
+    voice, work, codes, logits, state = alone
+    synthesizer = backend.synthesizer(voice, streams)
+    drawn = synthesizer.run(work.gates_BNG[:streams], work.uniform_BT2[:streams])
+    assert (drawn == codes[:streams]).all()
+    assert same_state(synthesizer.state(), {name: array[:streams] for name, array in state.items()})
+    synthesizer.reset()
+    scored = synthesizer.score(work.gates_BNG[:streams, :1], codes[:streams, :5])
+    assert (np.stack(scored) == logits[:, :streams, :5]).all()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("streams", [1, 2, 5], ids="B{}".format)
+def test_threads_change_nothing(backend, alone, streams, threads):
+    voice, work, codes, logits, state = alone
+    synthesizer = backend.synthesizer(voice, streams, threads=threads)
+    gates, draws = work.gates_BNG[:streams], work.uniform_BT2[:streams]
+    for active in (np.arange(streams) != 0, np.arange(streams) == 0):
+        drawn = synthesizer.run(gates, draws, active)
+        assert (drawn[active] == codes[:streams][active]).all()
+    assert same_state(synthesizer.state(), {name: array[:streams] for name, array in state.items()})
+    synthesizer.reset()
+    scored = synthesizer.score(gates, codes[:streams])
+    assert (np.stack(scored) == logits[:, :streams]).all()
+    seeds = np.arange(streams, dtype=np.uint64)
+    spoken = backend.synthesizer(voice, streams).speak(gates, 40, seeds)
+    synthesizer.reset()
+    assert (synthesizer.speak(gates, 40, seeds) == spoken).all()
+
+
+def test_two_synthesizers_run_in_two_threads(backend, make_voice, make_work):
+    voices = [make_voice(seed=seed) for seed in (1, 2)]
+    work = make_work(voices[0], 3, T)
+    seeds = np.arange(3, dtype=np.uint64)
+
+    def speak(voice):
+        synthesizer = backend.synthesizer(voice, 3)
+        pieces = [synthesizer.speak(work.rows(at, at + 10), 10, seeds) for at in range(0, 60, 10)]
+        return np.concatenate(pieces, axis=1)
+
+    alone = [speak(voice) for voice in voices]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            together = list(pool.map(speak, voices))
+            assert all((a == b).all() for a, b in zip(alone, together, strict=True))
 
 
 def test_a_stream_doesnt_know_its_lane(backend, voice, make_work):

@@ -6,6 +6,7 @@ SIZES = {
     "one-block": {"hidden": 32, "projection": 16},
     "several-blocks": {"hidden": 96, "projection": 48},
     "no-block-multiple": {"hidden": 20, "projection": 12},
+    "many-columns": {"hidden": 160, "projection": 128},
     "wide-heads": {"hidden": 16, "projection": 80},
     "narrow-heads": {"hidden": 64, "projection": 4},
     "smallest": {"hidden": 2, "projection": 1, "embedding": 1},
@@ -27,8 +28,8 @@ def scored(synthesizer, work, codes_BT2):
 
 
 @pytest.fixture
-def check(backend, make_work, make_oracle, plain_torch):
-    """Compares logits and state with the oracle, by what plain torch reaches."""
+def check(backend, make_work, make_oracle):
+    """Compares logits and state with the oracle, by what a plain program reaches."""
 
     def compare(voice, codes, state=None):
         B, T, _ = codes.shape
@@ -38,7 +39,7 @@ def check(backend, make_work, make_oracle, plain_torch):
         before = synthesizer.state()
         work = make_work(voice, B, T + int(before["sample"].max()))
         _, exact, after = make_oracle(voice)(work, before, codes)
-        plain, plain_h = plain_torch(voice, work, codes, backend.precision, before)
+        plain, plain_h = backend.plain(voice, work, codes, before)
         logits = scored(synthesizer, work, codes)
         state = synthesizer.state()
         assert logits.shape == (B, T, 2, 256)
@@ -65,6 +66,22 @@ def test_the_two_oracles_agree(make_voice, make_work, make_oracle, plain_torch):
 @pytest.mark.parametrize("size", SIZES)
 def test_logits_and_state(check, make_voice, size):
     check(make_voice(**SIZES[size]), known_codes(3, 65))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_each_sample_follows_from_the_one_before(backend, make_voice, make_work, size):
+    voice, T = make_voice(**SIZES[size]), 65
+    work, codes = make_work(voice, 3, T), known_codes(3, T)
+    synthesizer, h, logits = backend.synthesizer(voice, 3), [], []
+    before = synthesizer.state()
+    for t in range(T):
+        pair = synthesizer.score(work.rows(t, t + 1), codes[:, t : t + 1])
+        logits.append(np.stack(pair, axis=2))
+        h.append(synthesizer.state()["h"])
+    exact_h, exact = backend.oracle(voice).steps(work, before, np.stack(h), codes)
+    # one step makes little of the noise that is allowed
+    assert worst(h, exact_h) <= backend.allowed() / 10
+    assert worst(np.concatenate(logits, axis=1), exact) <= backend.allowed()
 
 
 @pytest.mark.parametrize("samples", [1, 63, 257], ids="T{}".format)
@@ -118,13 +135,18 @@ def test_nothing_uninitialised_is_read_or_left(backend, make_voice, make_work, p
     # neither samples nor sizes fill a block
     voice = make_voice(hidden=20, projection=12)
     work, codes = make_work(voice, 3, 70), known_codes(3, 70)
+    # what lies behind a stream's input is nobody's business either
+    behind = torch.full((1, 4, work.gates_BNG.shape[2]), torch.nan)
+    behind[:, :2] = work.gates_BNG[:1]
 
     def everything():
         synthesizer = backend.synthesizer(voice, 3)
         logits = scored(synthesizer, work, codes)
         active = np.array([True, False, True])
         drawn = synthesizer.run(work.rows(70, 71), work.uniform_BT2[:, 69:], active)
-        return logits, drawn, *synthesizer.state().values()
+        spoken = synthesizer.speak(work.rows(71, 73), 2, np.arange(3, dtype=np.uint64), active)
+        alone = backend.synthesizer(voice, 1).speak(behind[:, :2], 128, np.zeros(1, np.uint64))
+        return logits, drawn, spoken, alone, *synthesizer.state().values()
 
     clean = everything()
     poison()

@@ -1,0 +1,24 @@
+#include "platform.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,popcnt"))), \
+    apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,popcnt")
+#endif
+#if !defined(WIDTHS)
+#define WIDTHS Widths<8, 4, 2, 1>()
+#endif
+namespace {
+#include "simd_avx512.h"
+#include "isa.h"
+}  // namespace
+extern const Isa isa_avx512;
+const Isa isa_avx512 = {"avx512", run, workspace_bytes, read_rate, multiply_rate};
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,25 @@
+#include "platform.h"
+
+#if defined(__x86_64__)
+#define WAVERNN_VNNI
+#include <immintrin.h>
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,popcnt"))), \
+    apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,popcnt")
+#endif
+#if !defined(WIDTHS)
+#define WIDTHS Widths<16, 12, 8, 6, 4, 3, 2, 1>()
+#endif
+namespace {
+#include "simd_avx512.h"
+#include "isa.h"
+}  // namespace
+extern const Isa isa_avx512vnni;
+const Isa isa_avx512vnni = {"avx512vnni", run, workspace_bytes, read_rate, multiply_rate};
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,4 +1,5 @@
 # `make demo` and `make test` need only Python 3.11 or later and make: they fill .venv themselves.
+# Where there is a C++ compiler, the native engine is built as well.
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -14,8 +15,9 @@ OUT ?= demo.wav
 
 BIN = .venv/bin
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS)
+ENGINE = $(wildcard kernels/csrc/*)
 
-.PHONY: demo test check bench gpu install
+.PHONY: demo test check sanitize bench gpu install
 
 demo: .venv/core.stamp
 	$(BIN)/wavernn synth $(CHECKPOINT) $(MEL) -o $(OUT)
@@ -33,6 +35,29 @@ check: install
 	cd .build/typed/wavernn && ln -s ../../../wavernn/* ../../../kernels ../../../train ../../../serve .
 	cd .build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p wavernn
 
+# The backend tests on an engine that checks each access to memory and each undefined operation.
+# Its loops are compiled for two numbers of streams, which is enough to reach all of the code.
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined
+SANITIZE = -std=c++17 -O1 -g1 -fPIC -ffp-contract=off -fno-exceptions -fno-rtti $(SANITIZERS) \
+	-DWIDTHS='Widths<6, 1>()'
+SANITIZED = $(patsubst kernels/csrc/%.cpp,.build/sanitized/%.o,$(filter %.cpp,$(ENGINE)))
+
+.build/sanitized/%.o: kernels/csrc/%.cpp $(ENGINE) Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(SANITIZE) -c $< -o $@
+
+.build/sanitized/engine.so: $(SANITIZED)
+	$(CXX) -shared $(SANITIZERS) $^ -o $@ -lm
+
+# Python itself isn't sanitized, so the libraries are loaded before it; what it never frees is no
+# leak. A report goes to the file descriptor, which pytest would otherwise swallow.
+sanitize: install .build/sanitized/engine.so
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	WAVERNN_ENGINE=$(CURDIR)/.build/sanitized/engine.so PYTHONPATH=tests/sanitize \
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -p apart --capture=sys --require cpu -k cpu \
+		tests/backend $(PYTEST_ARGS)
+
 bench: .venv/core.stamp
 	$(BIN)/wavernn bench
 
@@ -47,10 +72,15 @@ install: .venv/dev.stamp
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
-.venv/core.stamp: pyproject.toml | .venv/bin/pip
+# an engine of older sources must not pass for one that failed to compile
+.venv/core.stamp: pyproject.toml $(ENGINE) | .venv/bin/pip
+	rm -f kernels/_engine*.so
 	$(PIP_INSTALL) -e .
+	@ls kernels/_engine*.so >/dev/null 2>&1 || \
+		echo "The native engine was not built; $(PIP_INSTALL) -v -e . says why." >&2
 	touch $@
 
-.venv/dev.stamp: pyproject.toml | .venv/bin/pip
-	$(PIP_INSTALL) -e .[$(EXTRAS)]
-	touch .venv/core.stamp $@
+# wavernn is there already, so that only what the extras need is added and nothing compiled again
+.venv/dev.stamp: .venv/core.stamp
+	$(PIP_INSTALL) "wavernn[$(EXTRAS)]"
+	touch $@

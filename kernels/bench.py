@@ -1,7 +1,8 @@
 """Speed of a voice on a backend, in one process with the roof it is measured against.
 
 One JSON line a row, with the keys of the design: real-time factor, latency of a chunk, share of
-the roof. The roof of the reference is the rate at which this machine reads its weights.
+the roof. The roof of the reference is the rate at which this machine reads its weights; that of the
+native engine is `roofs.roof`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ def machine() -> dict[str, Any]:
             )
     except (OSError, StopIteration):
         pass
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions = {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+    }
     return {"machine": name, "versions": versions, "commit": commit(Path(__file__).resolve())}
 
 
@@ -62,10 +67,35 @@ def read_rate(size: int, repeats: int = 15) -> float:
     return array.numel() * 8 / best
 
 
-def bench(voice: Checkpoint, backend: str, streams: int, seconds: float = 0.1) -> dict[str, Any]:
-    """Times chunks of 10 ms of `streams` streams of random mel, `seconds` of audio each."""
+def bench(
+    voice: Checkpoint,
+    backend: str,
+    streams: int,
+    seconds: float = 0.1,
+    format: str | None = None,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Times a voice with random mel; `threads` are the engine's, not torch's.
+
+    The native engine runs windows of about 2 ms (`bench_cpu`), others chunks of 10 ms of
+    `streams` streams, `seconds` of audio each.
+    """
+    synthesizer = kernels.load(backend)(voice, streams, format, threads)
+    # what "auto" took
+    backend = type(synthesizer).__module__.split(".")[2]
+    if backend == "cpu":
+        from wavernn.kernels import bench_cpu, cpu
+
+        assert isinstance(synthesizer, cpu.Synthesizer)
+        return machine() | bench_cpu.measure(voice, synthesizer, streams)
+    return machine() | {"backend": backend} | _bench_chunks(voice, synthesizer, streams, seconds)
+
+
+def _bench_chunks(
+    voice: Checkpoint, synthesizer: kernels.Synthesizer, streams: int, seconds: float
+) -> dict[str, Any]:
+    """The rate of the median chunk, and reading the loop's weights as the roof."""
     config, rate_hz = voice.config, voice.config.mel.rate_hz
-    synthesizer = kernels.load(backend)(voice, streams)
     model = voice.model()
     hop = config.model.conditioning_hop_samples
     frames = max(int(seconds * rate_hz / config.mel.hop_samples), 4)
@@ -86,15 +116,15 @@ def bench(voice: Checkpoint, backend: str, streams: int, seconds: float = 0.1) -
         times.append(time.perf_counter() - started)
     p10_s, p50_s, p99_s = np.percentile(times, [10, 50, 99])
     samples_per_s = streams * chunk / p50_s
-    loop_bytes = 8 * sum(w.numel() for w in [*model.matrices().values(), model.I_past, model.I_now])
+    width = 4 if synthesizer.format == "float32" else 8
+    loop_bytes = width * sum(
+        w.numel() for w in [*model.matrices().values(), model.I_past, model.I_now]
+    )
     roof = read_rate(loop_bytes) / loop_bytes
     return {
-        **machine(),
-        # what "auto" took
-        "backend": type(synthesizer).__module__.split(".")[2],
         "kernel": type(synthesizer).__module__.rpartition(".")[2],
         "isa": torch.backends.cpu.get_cpu_capability(),
-        "format": "float64",
+        "format": synthesizer.format,
         "recipe": config.name,
         "nonzeros": sum(int(torch.count_nonzero(w)) for w in model.matrices().values()),
         "streams": streams,
@@ -107,6 +137,7 @@ def bench(voice: Checkpoint, backend: str, streams: int, seconds: float = 0.1) -
         "chunk_ms": 1e3 * chunk / rate_hz,
         "roof": roof,
         "roof_share": samples_per_s / roof,
+        "bound": "read",
         "parts": {"conditioner_us": 1e6 * conditioner_s, "loop_us": 1e6 * p50_s / chunk / streams},
         "bytes": loop_bytes,
     }

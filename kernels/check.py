@@ -36,11 +36,12 @@ def check_gates(
     sample_B: np.ndarray,
     samples: int,
     rows: np.ndarray,
+    types: tuple[torch.dtype, ...] = (torch.float32,),
 ) -> None:
-    """Wants float32 [B, N, G] with a row for each sample that the streams `rows` are to get."""
+    """Wants [B, N, G] of one of `types`, with a row for each sample that `rows` are to get."""
     shape = list(gates_BNG.shape)
     _require(
-        gates_BNG.dtype == torch.float32 and gates_BNG.device.type == "cpu",
+        gates_BNG.dtype in types and gates_BNG.device.type == "cpu",
         "gate input as float32 on the CPU",
         f"{gates_BNG.dtype} on {gates_BNG.device}",
     )
@@ -56,13 +57,15 @@ def check_gates(
 
 
 def check_uniform(uniform_BT2: np.ndarray, streams: int) -> int:
-    """Wants float32 draws [B, T, 2]; returns T."""
+    """Wants float32 draws [B, T, 2] in [0, 1); returns T."""
     shape = list(uniform_BT2.shape)
     _require(
         uniform_BT2.dtype == np.float32 and shape[::2] == [streams, 2] and len(shape) == 3,
         f"draws as float32 [{streams}, samples, 2]",
         f"{uniform_BT2.dtype} {shape}",
     )
+    outside = uniform_BT2[~((uniform_BT2 >= 0) & (uniform_BT2 < 1))]
+    _require(outside.size == 0, "draws in [0, 1)", float(outside[0]) if outside.size else None)
     return int(shape[1])
 
 
@@ -91,7 +94,8 @@ def check_temperature(temperature: float | np.ndarray, streams: int) -> np.ndarr
     given = np.asarray(temperature, np.float32)
     _require(given.shape in ((), (streams,)), f"a temperature or [{streams}]", list(given.shape))
     _require(
-        bool((np.isfinite(given) & (given > 0)).all()),
+        # what is smaller still counts as 0 in an engine
+        bool((np.isfinite(given) & (given >= np.finfo(np.float32).tiny)).all()),
         "a temperature that is positive and finite",
         temperature,
     )

@@ -19,6 +19,8 @@ from wavernn.model import LEVELS, SILENT_CODE
 
 # the most streams that one loop carries
 LANES = 16
+# what a call is given anew each time
+GIVEN = ("gates", "temperature", "seed", "uniform", "known", "codes", "audio", "logits", "ticks")
 
 
 def unavailable() -> str | None:
@@ -36,6 +38,11 @@ def l2_bytes() -> int:
         return os.sysconf("SC_LEVEL2_CACHE_SIZE") or 1 << 20
     except (ValueError, OSError):
         return 1 << 20
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 class Synthesizer:
@@ -72,7 +79,7 @@ class Synthesizer:
         self.split_rows = self.weight_bytes > l2_bytes() if split_rows is None else split_rows
         # the calling thread runs a part as well
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
-        self._spaces: dict[tuple[int, int, int], np.ndarray] = {}
+        self._hop = self._model.hop
         self._barrier = np.zeros(32, np.uint32)
         # ticks of native.PARTS are added to it, where it's set
         self.ticks: np.ndarray | None = None
@@ -81,6 +88,18 @@ class Synthesizer:
         self.code_B2 = np.tile(np.array(SILENT_CODE, np.uint8), (streams, 1))
         self.sample_B = np.zeros(streams, np.int64)
         self.memory_B = np.zeros(streams)
+        self._spaces = [native.zeros(size) for size in self._workspace_sizes(streams)]
+        self._rows = np.arange(streams)
+        self._parts = self._deal(self._rows) if streams else []
+        self._temperature = 1.0, np.ones(streams, np.float32)
+
+    def _workspace_sizes(self, streams: int) -> list[int]:
+        """Bytes that each thread's loop may need."""
+        size, threads = self._library.wavernn_workspace_bytes, self.threads
+        alone = size(self._model, min(-(-streams // threads), LANES), 1)
+        # the first is also that of all threads together
+        together = size(self._model, min(streams, threads - 1), threads) if threads > 1 else 0
+        return [max(alone, together)] + [alone] * (threads - 1)
 
     def count_ticks(self) -> None:
         """From here on, adds the time of each part of `native.PARTS` to `ticks`."""
@@ -160,34 +179,47 @@ class Synthesizer:
         arrays: dict[str, np.ndarray],
     ) -> None:
         B = len(self.sample_B)
-        rows = check.check_active(active_B, B)
-        arrays["temperature"] = check.check_temperature(temperature, B)
-        hop = self._model.hop
-        check.check_gates(gates_BNG, self.gate_rows, hop, self.sample_B, samples, rows)
+        rows = self._rows if active_B is None else check.check_active(active_B, B)
+        temperature_B = self._temperatures(temperature)
+        check.check_gates(gates_BNG, self.gate_rows, self._hop, self.sample_B, samples, rows)
         if not samples or not len(rows):
             return
-        arrays["gates"] = gates = gates_BNG.contiguous().numpy()
-        state = {"h": self.h_B2U, "code": self.code_B2, "sample": self.sample_B}
-        arrays |= state | {"memory": self.memory_B}
+        gates_BNG = gates_BNG.contiguous()
+        pointers = {name: _address(array) for name, array in arrays.items()}
+        pointers |= {"gates": gates_BNG.data_ptr(), "temperature": _address(temperature_B)}
         if self.ticks is not None:
-            arrays["ticks"] = self.ticks
+            pointers["ticks"] = _address(self.ticks)
+        parts = self._parts if active_B is None else self._deal(rows)
+        for call, _ in parts:
+            call.samples, call.gates_stride = samples, gates_BNG[0].numel()
+            for name in GIVEN:
+                setattr(call, name, pointers.get(name))
+        self._together([call for call, _ in parts])
+
+    def _temperatures(self, temperature: float | np.ndarray) -> np.ndarray:
+        if not isinstance(temperature, float):
+            return check.check_temperature(temperature, len(self.sample_B))
+        if self._temperature[0] != temperature:
+            checked_B = check.check_temperature(temperature, len(self.sample_B))
+            self._temperature = temperature, checked_B
+        return self._temperature[1]
+
+    def _deal(self, rows: np.ndarray) -> list[tuple[Call, np.ndarray]]:
+        """The calls that run these streams, one a thread, and the rows that each points to."""
         split = self.split_rows and len(rows) < self.threads
         ranks = self.threads if split else 1
-        parts = [rows] * ranks if split else np.array_split(rows, min(self.threads, len(rows)))
-        calls = []
-        for place, part in enumerate(parts):
-            call = Call(abi=ABI, samples=samples, streams=B, gates_stride=gates[0].size)
-            for name, array in arrays.items():
-                setattr(call, name, array.ctypes.data)
+        dealt = [rows] * ranks if split else np.array_split(rows, min(self.threads, len(rows)))
+        parts = []
+        for place, part in enumerate(dealt):
             part = part.astype(np.int32)
-            call.rows, call.lanes = part.ctypes.data, len(part)
-            call.rank, call.ranks = (place if split else 0), ranks
-            call.barrier = self._barrier.ctypes.data
-            space = self._space(0 if split else place, min(len(part), LANES), ranks)
-            call.workspace = space.ctypes.data
-            # the rows live as long as the call
-            calls.append((call, part))
-        self._together([call for call, _ in calls])
+            call = Call(abi=ABI, streams=len(self.sample_B), lanes=len(part), ranks=ranks)
+            call.h, call.code = _address(self.h_B2U), _address(self.code_B2)
+            call.sample, call.memory = _address(self.sample_B), _address(self.memory_B)
+            call.rows, call.rank = _address(part), place if split else 0
+            call.barrier = _address(self._barrier)
+            call.workspace = _address(self._spaces[0 if split else place])
+            parts.append((call, part))
+        return parts
 
     def _together(self, calls: list[Call]) -> None:
         """Runs calls at once, the first in this thread."""
@@ -195,13 +227,6 @@ class Synthesizer:
         self._enter(calls[0])
         for other in others:
             other.result()
-
-    def _space(self, place: int, lanes: int, ranks: int) -> np.ndarray:
-        key = (place, lanes, ranks)
-        if key not in self._spaces:
-            size = self._library.wavernn_workspace_bytes(self._model, lanes, ranks)
-            self._spaces[key] = native.zeros(size)
-        return self._spaces[key]
 
     def _enter(self, call: Call) -> None:
         status = self._library.wavernn_run(

@@ -85,6 +85,10 @@ class Synthesizer:
         self.code_B2[:], self.sample_B[:] = state["code"], state["sample"]
         self.memory_B[:] = state["memory"]
 
+    def _check_gates(self, gates_BNG: Tensor, samples: int, rows: np.ndarray) -> None:
+        types = tuple(FORMATS.values())
+        check.check_gates(gates_BNG, self.gate_rows, self.hop, self.sample_B, samples, rows, types)
+
     def _half_state(self, half: int, h: Tensor, Rh: Tensor, Ix: Tensor) -> Tensor:
         """Equation 2 for the coarse (0) or fine (1) half; Rh and Ix are [3, H/2]."""
         h_half = h.view(2, self.half)[half]
@@ -143,7 +147,7 @@ class Synthesizer:
         T = check.check_uniform(uniform_BT2, B)
         rows = check.check_active(active_B, B)
         temperature_B = check.check_temperature(temperature, B)
-        check.check_gates(gates_BNG, self.gate_rows, self.hop, self.sample_B, T, rows)
+        self._check_gates(gates_BNG, T, rows)
         codes_BT2 = np.tile(np.array(SILENT_CODE, np.uint8), (B, T, 1))
         for b in rows.tolist():
             phase = int(self.sample_B[b]) % self.hop
@@ -189,7 +193,7 @@ class Synthesizer:
         """Takes known codes instead of drawing: coarse and fine logits [B, T, Q]."""
         B = len(self.sample_B)
         T = check.check_codes(codes_BT2, B)
-        check.check_gates(gates_BNG, self.gate_rows, self.hop, self.sample_B, T, np.arange(B))
+        self._check_gates(gates_BNG, T, np.arange(B))
         coarse_BTQ, fine_BTQ = (torch.empty(B, T, LEVELS, dtype=self.dtype) for _ in range(2))
         for b in range(B):
             phase = int(self.sample_B[b]) % self.hop

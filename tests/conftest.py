@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require",
         action="append",
         default=[],
-        choices=("reference", "cpu", "gpu", "speech", "voices"),
+        choices=("reference", "cpu", "neon", "gpu", "speech", "voices"),
         help="fail where a test would be skipped because this backend or data is absent",
     )
 

@@ -22,8 +22,11 @@ MAY_IMPORT = {
     "train": {"core", "engine", "kernels", "train"},
     "serve": {"core", "engine", "serve"},
 }
-# files that belong to the part of another name: the command line's entry, what it does to files
-ALIASES = {"__main__": "cli", "synthesis": "engine"}
+# files that belong to the part of another name: the command line's, what it does to files
+ALIASES = {
+    **dict.fromkeys(("__main__", "cli_bench", "options"), "cli"),
+    **dict.fromkeys(("synthesis", "endtoend"), "engine"),
+}
 # what `wavernn --help` may load besides the standard library
 LIGHT = {"typer"}
 

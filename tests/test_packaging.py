@@ -1,6 +1,9 @@
 """What a sdist, a wheel and an editable install hold, and that each can be imported."""
 
+import fcntl
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,15 +12,20 @@ import tarfile
 import tomllib
 import venv
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email import message_from_string
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+from wavernn.errors import BackendUnavailable
+from wavernn.kernels import native
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("wavernn", "kernels", "train", "serve")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+CSRC = {path.relative_to(ROOT).as_posix() for path in (ROOT / "kernels/csrc").iterdir()}
 
 # the folders are seen as parts of wavernn and as nothing else
 PROBE = """
@@ -25,6 +33,11 @@ import importlib.util, wavernn.kernels, wavernn.train, wavernn.serve
 for module in (wavernn, wavernn.kernels, wavernn.train, wavernn.serve):
     print(module.__file__)
 print([n for n in ("kernels", "train", "serve", "tests") if importlib.util.find_spec(n)])
+"""
+
+PROBE_ENGINE = """
+from wavernn.kernels import native
+print(native.path(), *native.isas(), sep="\\n")
 """
 
 
@@ -40,8 +53,13 @@ def copy_of_the_sources(to: Path) -> Path:
     # building writes into the folder that it builds
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, to / name)
+    ignored = shutil.ignore_patterns("__pycache__", "_engine*")
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, to / name, ignore=ignored)
+    # where files go doesn't depend on optimisation, which takes most of the time
+    pyproject = (to / "pyproject.toml").read_text(encoding="utf-8")
+    assert pyproject.count('"-O2"') == 1
+    (to / "pyproject.toml").write_text(pyproject.replace('"-O2"', '"-O0"'), encoding="utf-8")
     return to
 
 
@@ -57,18 +75,38 @@ def package_files() -> Iterable[Path]:
     yield from (ROOT / "train/recipes").glob("*.toml")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = copy_of_the_sources(tmp_path_factory.mktemp("source"))
-    # the wheel is made from the sdist, so it shows that the sdist is complete
-    run(sys.executable, "-m", "build", "--no-isolation", cwd=source)
-    return source / "dist"
+    folder = tmp_path_factory.getbasetemp()
+    # the workers of `-n` share one
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with open(folder / "dist.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "dist").exists():
+            source = copy_of_the_sources(tmp_path_factory.mktemp("source"))
+            # the wheel is made from the sdist, so it shows that the sdist is complete
+            run(sys.executable, "-m", "build", "--no-isolation", cwd=source)
+            (source / "dist").rename(folder / "dist")
+    return folder / "dist"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wheel(built: Path) -> Path:
     (path,) = built.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="session")
+def compiler(absent: Callable[[str, str], NoReturn]) -> str:
+    command = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
+    if shutil.which(command.split()[0]) is None:
+        absent("cpu", f"no C++ compiler: {command} not found")
+    return command
+
+
+def install(wheel: Path, target: Path) -> None:
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-deps")
+    run(*pip, "--no-index", "--target", target, wheel, cwd=target.parent)
 
 
 def test_sdist_holds_the_sources(built: Path) -> None:
@@ -76,7 +114,7 @@ def test_sdist_holds_the_sources(built: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {path.relative_to(ROOT).as_posix() for path in package_files()} <= names
-    assert {"pyproject.toml", "README.md", "LICENSE"} <= names
+    assert CSRC | {"pyproject.toml", "README.md", "LICENSE"} <= names
     assert not any(name.startswith("checkpoints/") for name in names)
 
 
@@ -85,6 +123,7 @@ def test_wheel_holds_one_package(wheel: Path) -> None:
         names = set(archive.namelist())
     assert {installed(path) for path in package_files()} <= names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"wavernn"}
+    assert not any("csrc" in name for name in names)
 
 
 def test_wheel_says_what_it_is(wheel: Path) -> None:
@@ -99,8 +138,7 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
 
 def test_wheel_is_imported_as_one_package(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-deps")
-    run(*pip, "--no-index", "--target", target, wheel, cwd=tmp_path)
+    install(wheel, target)
     *files, others = run(sys.executable, "-c", PROBE, cwd=tmp_path, PYTHONPATH=str(target))
     assert [Path(file).parent.relative_to(target).as_posix() for file in files] == [
         "wavernn",
@@ -111,7 +149,21 @@ def test_wheel_is_imported_as_one_package(wheel: Path, tmp_path: Path) -> None:
     assert others == "[]"
 
 
-def test_editable_install_follows_the_folders(tmp_path: Path) -> None:
+def test_wheel_holds_the_engine_for_every_python(
+    compiler: str, wheel: Path, tmp_path: Path
+) -> None:
+    assert wheel.name.split("-")[2:4] == ["cp311", "abi3"]
+    with zipfile.ZipFile(wheel) as archive:
+        assert "wavernn/kernels/_engine.abi3.so" in archive.namelist()
+    target = tmp_path / "target"
+    install(wheel, target)
+    here = {"PYTHONPATH": str(target), native.LIBRARY: ""}
+    path, *isas = run(sys.executable, "-c", PROBE_ENGINE, cwd=tmp_path, **here)
+    assert Path(path) == target / "wavernn/kernels/_engine.abi3.so"
+    assert isas[-1] == "baseline"
+
+
+def test_editable_install_without_a_compiler_follows_the_folders(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     copy_of_the_sources(source)
@@ -123,12 +175,44 @@ def test_editable_install_follows_the_folders(tmp_path: Path) -> None:
     (site / "outer.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
     options = ("install", "--no-deps", "--no-index", "--no-build-isolation", "--editable")
-    run(*pip, *options, source, cwd=tmp_path)
+    nothing = {"CC": "no-such-compiler", "CXX": "no-such-compiler"}
+    run(*pip, *options, source, "--log", tmp_path / "log", cwd=tmp_path, **nothing)
+    log = (tmp_path / "log").read_text(encoding="utf-8")
+    assert re.search('extension "wavernn.kernels._engine" failed: .*no-such-compiler', log)
     *files, others = run(python, "-c", PROBE, cwd=tmp_path)
     assert [Path(file).parent for file in files] == [source / name for name in FOLDERS]
     assert others == "[]"
     (source / "kernels" / "added.py").touch()
     run(python, "-c", "import wavernn.kernels.added", cwd=tmp_path)
+    voice = ROOT / "tests/backend/golden/voice.safetensors"
+    info = (python, "-m", "wavernn", "info", voice, "--json")
+    (line,) = run(*info, cwd=tmp_path, **{native.LIBRARY: ""})
+    assert "was not built" in json.loads(line)["backends"]["cpu"]
+
+
+def test_engine_of_another_release_is_refused(
+    absent: Callable[[str, str], NoReturn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if native.path() is None:
+        absent("cpu", "no native engine")
+    monkeypatch.setattr(native, "ABI", native.ABI + 1)
+    with pytest.raises(BackendUnavailable, match="of another release; install wavernn again"):
+        # past the one that is kept
+        native.library.__wrapped__()
+
+
+def test_engine_that_is_no_library_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "engine.so").write_text("int wavernn_abi(void);\n", encoding="utf-8")
+    monkeypatch.setenv(native.LIBRARY, str(tmp_path / "engine.so"))
+    with pytest.raises(BackendUnavailable, match=r"can't be loaded: .*engine\.so"):
+        native.library.__wrapped__()
+
+
+def test_every_source_of_the_engine_is_declared() -> None:
+    (engine,) = PYPROJECT["tool"]["setuptools"]["ext-modules"]
+    assert {*engine["sources"], *engine["depends"]} == CSRC
 
 
 def test_every_package_is_declared() -> None:

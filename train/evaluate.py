@@ -99,6 +99,8 @@ def evaluate(
     seconds_per_clip: float = math.inf,
     keep: Path | None = None,
     progress: Progress = lambda label, done, total: None,
+    format: str | None = None,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Judges a voice: the keys of `wavernn eval --json`, None where a metric can't be had.
 
@@ -108,7 +110,7 @@ def evaluate(
     if clips < 1:
         raise DataError(f"clips must be at least 1, got {clips}")
     # what can't run or be written is to be known before the long work
-    vocoder = Vocoder(voice, backend)
+    vocoder = Vocoder(voice, backend, format, threads)
     recordings = choose(voice, data, every_clip)
     if keep is not None:
         _make_folder(keep)

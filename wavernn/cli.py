@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from wavernn import __version__
+from wavernn import __version__, cli_bench
 from wavernn.errors import ConfigError, WaveRNNError
+from wavernn.options import (
+    Backend,
+    CheckpointArg,
+    Format,
+    Json,
+    Overrides,
+    Seed,
+    Threads,
+    positive,
+    show,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Backend = Annotated[str, typer.Option(help="reference, cpu, gpu, or auto: the first that runs.")]
-Seed = Annotated[
-    int, typer.Option(min=0, max=2**64 - 1, help="The same seed gives the same samples.")
-]
-Overrides = Annotated[
-    list[str], typer.Option("--set", help="A key of the recipe, as model.hidden=512; repeatable.")
-]
-CheckpointArg = Annotated[
-    str, typer.Argument(help="A .safetensors file, or a shipped voice's name.")
-]
-
-
-def _positive(value: float) -> float:
-    if not 0 < value < math.inf:
-        raise typer.BadParameter(f"{value} is not a positive number")
-    return value
 
 
 def _print_version(wanted: bool) -> None:
@@ -107,8 +98,10 @@ def synth(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A .wav, .flac or .ogg.")] = None,
     seed: Seed = 0,
     backend: Backend = "auto",
+    format_: Format = None,
+    threads: Threads = 1,
     temperature: Annotated[
-        float, typer.Option(callback=_positive, help="Below 1 is duller, above 1 rougher.")
+        float, typer.Option(callback=positive, help="Below 1 is duller, above 1 rougher.")
     ] = 1.0,
     stream: Annotated[bool, typer.Option(help="Raw 16-bit PCM on stdout as it's made.")] = False,
 ) -> None:
@@ -120,24 +113,32 @@ def synth(
         raise typer.BadParameter("choose one of --out FILE and --stream", param_hint="--out")
     voice = open_voice(checkpoint)
     mel_NM = synthesis.input_mel(source, voice)
+    how = (seed, backend, temperature)
     if out is None:
-        synthesis.to_stdout(voice, mel_NM, seed, backend, temperature)
+        synthesis.to_stdout(voice, mel_NM, *how, format_, threads)
     else:
         with _progress() as progress:
-            figures = synthesis.to_file(voice, mel_NM, out, seed, backend, temperature, progress)
+            figures = synthesis.to_file(voice, mel_NM, out, *how, progress, format_, threads)
         typer.echo(figures, err=True)
 
 
 @app.command()
-def info(checkpoint: CheckpointArg, json_: Json = False) -> None:
+def info(
+    checkpoint: CheckpointArg,
+    check: Annotated[bool, typer.Option(help="Compare int8 with float32; 2 if too far.")] = False,
+    json_: Json = False,
+) -> None:
     """Say how large, sparse and costly a voice is, and what each backend would do with it."""
-    from wavernn import kernels
     from wavernn.cost import describe
+    from wavernn.kernels import fidelity, memory
     from wavernn.voices import open_voice
 
     voice = open_voice(checkpoint)
-    backends = {n: kernels.unavailable(n) or "runs" for n in kernels.BACKENDS}
-    _show(describe(voice, backends), json_)
+    table = describe(voice, memory.backends()) | {"memory_cpu": memory.table(voice)}
+    if check:
+        table["check"] = fidelity.check(voice)
+    show(table, json_)
+    raise typer.Exit(2 if check and not table["check"]["passed"] else 0)
 
 
 @app.command("eval")
@@ -147,6 +148,8 @@ def evaluate(
     clips: Annotated[int, typer.Option(min=1, help="Clips of copy synthesis.")] = 4,
     seed: Seed = 0,
     backend: Backend = "auto",
+    format_: Format = None,
+    threads: Threads = 1,
     every_clip: Annotated[bool, typer.Option(help="Score clips it was trained on, too.")] = False,
     keep: Annotated[Path | None, typer.Option(help="Folder for what was synthesised.")] = None,
     json_: Json = False,
@@ -160,9 +163,19 @@ def evaluate(
     voice = open_voice(checkpoint)
     with TemporaryDirectory() as cache, _progress() as progress:
         result = judge(
-            voice, data, Path(cache), clips, backend, seed, every_clip, keep=keep, progress=progress
+            voice,
+            data,
+            Path(cache),
+            clips,
+            backend,
+            seed,
+            every_clip,
+            keep=keep,
+            progress=progress,
+            format=format_,
+            threads=threads,
         )
-    _show(result, json_)
+    show(result, json_)
 
 
 @app.command()
@@ -178,64 +191,12 @@ def doctor(
     from wavernn.voices import open_voice
 
     fits, sentences = synthesis.examine(source, open_voice(voice))
-    _show({"fits": fits, "findings": sentences}, json_)
+    show({"fits": fits, "findings": sentences}, json_)
     raise typer.Exit(0 if fits else 2)
 
 
-@app.command()
-def bench(
-    checkpoint: Annotated[str | None, typer.Argument(help="A voice; without it, a recipe.")] = None,
-    recipe: Annotated[str, typer.Option(help="Recipe to fill with random weights.")] = "sparse-384",
-    set_: Overrides = [],  # noqa: B006
-    backend: Backend = "auto",
-    streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: its choice.")] = 0,
-    mel: Annotated[bool, typer.Option(help="Time the mel beside librosa instead.")] = False,
-    training: Annotated[bool, typer.Option("--train", help="Time training instead.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object a row.")] = False,
-) -> None:
-    """Measure speed, with the share of what this machine could do."""
-    import torch
-
-    from wavernn import recipe as recipes
-    from wavernn.kernels import bench as loop
-    from wavernn.voices import open_voice
-
-    if threads:
-        torch.set_num_threads(threads)
-    if mel:
-        from wavernn.kernels.bench_mel import bench_mel
-
-        rows = bench_mel()
-    elif training:
-        from wavernn.train.throughput import bench_training
-
-        rows = [loop.machine() | bench_training(recipes.load(recipe, set_))]
-    else:
-        voice = (
-            open_voice(checkpoint) if checkpoint else loop.random_voice(recipes.load(recipe, set_))
-        )
-        rows = [loop.bench(voice, backend, streams)]
-    for row in rows:
-        _show(row, json_)
-
-
-def _show(table: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        # JSON has no NaN; what has no value is null
-        finite = json.loads(json.dumps(table), parse_constant=lambda _: None)
-        typer.echo(json.dumps(finite))
-        return
-    for key, value in table.items():
-        if isinstance(value, list):
-            value = "\n  ".join(["", *map(str, value)])
-        elif isinstance(value, dict):
-            value = "".join(f"\n  {k} {_short(v)}" for k, v in value.items())
-        typer.echo(f"{key}: {_short(value)}")
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+app.command()(cli_bench.bench)
+app.command()(cli_bench.tune)
 
 
 def _fail(sentence: str) -> NoReturn:

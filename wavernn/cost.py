@@ -54,24 +54,40 @@ def weight_bytes(model: WaveRNN, block_rows: int, block_columns: int) -> dict[st
     }
 
 
+def _sizes(config: Config) -> dict[str, int]:
+    """Numbers of a voice's tensors, by name."""
+    with torch.device("meta"):
+        state = WaveRNN(config.model, config.mel).state_dict()
+    return {name: tensor.numel() for name, tensor in state.items()}
+
+
+def checkpoint_bytes(config: Config) -> int:
+    """Bytes of float32 weights that every engine holds: the checkpoint's, the conditioner's."""
+    return 2 * 4 * sum(_sizes(config).values())
+
+
+def channel_bytes(config: Config) -> int:
+    """Bytes that the conditioner keeps for a channel in every engine.
+
+    The mel frames that it still needs where they arrive one by one; a block of gate input passes
+    through.
+    """
+    model, bands = config.model, config.mel.bands
+    frames = model.history_frames + BLOCK_FRAMES + model.lookahead_frames
+    steps = config.mel.hop_samples // model.conditioning_hop_samples
+    return 4 * frames * bands + 4 * BLOCK_FRAMES * steps * model.gate_rows
+
+
 def memory_bytes(config: Config, channels: int) -> int:
     """Bytes that the reference engine holds for a number of channels, weights included.
 
-    Weights stand in float32 in the checkpoint and in the conditioner's model, those of the sample
-    loop once more in float64. A channel keeps h in float64, its last code, its sample index, and
-    the mel frames that the conditioner still needs where they arrive one by one; a block of gate
-    input passes through.
+    The weights of the sample loop stand once more in float64. A channel keeps h in float64, its
+    last code, its sample index, the de-emphasis' memory, and what the conditioner keeps.
     """
-    model, bands = config.model, config.mel.bands
-    with torch.device("meta"):
-        state = WaveRNN(model, config.mel).state_dict()
-    weights = sum(t.numel() for t in state.values())
-    loop = sum(t.numel() for name, t in state.items() if name.startswith(("R", "I_", "rows", "O")))
-    frames = model.history_frames + BLOCK_FRAMES + model.lookahead_frames
-    steps = config.mel.hop_samples // model.conditioning_hop_samples
-    block = 4 * BLOCK_FRAMES * steps * model.gate_rows
-    channel = 8 * model.hidden + 2 + 8 + 4 * frames * bands + block
-    return int(2 * 4 * weights + 8 * loop) + channels * channel
+    loop = ("R", "I_", "rows", "O")
+    weights = 8 * sum(n for name, n in _sizes(config).items() if name.startswith(loop))
+    channel = 8 * config.model.hidden + 2 + 8 + 8 + channel_bytes(config)
+    return checkpoint_bytes(config) + weights + channels * channel
 
 
 def describe(voice: Checkpoint, backends: dict[str, str]) -> dict[str, Any]:

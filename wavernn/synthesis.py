@@ -75,10 +75,12 @@ def to_file(
     backend: str,
     temperature: float,
     progress: Callable[[str, int, int], None],
+    format: str | None = None,
+    threads: int = 1,
 ) -> str:
     """Speaks a mel into an audio file, which appears whole; returns a sentence on the speed."""
     check_target(out)
-    vocoder = Vocoder(voice, backend)
+    vocoder = Vocoder(voice, backend, format, threads)
     total = len(mel_NM) * voice.config.mel.hop_samples
     started, parts, done = time.perf_counter(), [], 0
     for samples_T in vocoder.stream([mel_NM], seed, temperature):
@@ -109,10 +111,17 @@ def check_target(out: Path) -> None:
 
 
 def to_stdout(
-    voice: Checkpoint, mel_NM: np.ndarray, seed: int, backend: str, temperature: float
+    voice: Checkpoint,
+    mel_NM: np.ndarray,
+    seed: int,
+    backend: str,
+    temperature: float,
+    format: str | None = None,
+    threads: int = 1,
 ) -> None:
     """Writes signed 16-bit little-endian samples to stdout as they are made."""
-    for samples_T in Vocoder(voice, backend).stream([mel_NM], seed, temperature):
+    vocoder = Vocoder(voice, backend, format, threads)
+    for samples_T in vocoder.stream([mel_NM], seed, temperature):
         # rounded as in a file, and within 16 bit already
         sys.stdout.buffer.write(np.rint(samples_T * 32768).astype("<i2").tobytes())
         sys.stdout.buffer.flush()

@@ -24,7 +24,7 @@ GATE_INPUT = {
     "other streams": (torch.zeros(2, 2, G), r"gate input \[3, rows, 48\], got \[2, 2, 48\]"),
     "other rows": (torch.zeros(B, 2, 32), r"gate input \[3, rows, 48\], got \[3, 2, 32\]"),
     "no streams": (torch.zeros(2, G), r"gate input \[3, rows, 48\], got \[2, 48\]"),
-    "float64": (GATES.double(), "gate input as float32 on the CPU, got torch.float64 on cpu"),
+    "float16": (GATES.half(), "gate input as float32 on the CPU, got torch.float16 on cpu"),
     "float16": (GATES.half(), "gate input as float32 on the CPU, got torch.float16 on cpu"),
     "too short": (GATES[:, :1], "at least 2 rows of gate input, got 1"),
     "nothing": (GATES[:, :0], "at least 2 rows of gate input, got 0"),
@@ -33,6 +33,9 @@ DRAWN = {
     "other streams": (DRAWS[:2], r"draws as float32 \[3, samples, 2\], got float32 \[2, 70, 2\]"),
     "one half": (DRAWS[..., :1], r"draws as float32 \[3, samples, 2\], got float32 \[3, 70, 1\]"),
     "no halves": (DRAWS[..., 0], r"draws as float32 \[3, samples, 2\], got float32 \[3, 70\]"),
+    "one": (np.where(DRAWS.max() == DRAWS, np.float32(1), DRAWS), "draws in .0, 1., got 1.0"),
+    "negative": (DRAWS - np.float32(1), "draws in .0, 1., got -"),
+    "nan": (DRAWS * np.float32(np.nan), "draws in .0, 1., got nan"),
     "float64": (DRAWS.astype(float), r"draws as float32 \[.*\], got float64 \[3, 70, 2\]"),
 }
 KNOWN = {
@@ -58,6 +61,7 @@ WARM = {
     "negative": (-1.0, "positive and finite, got -1.0"),
     "nan": (float("nan"), "positive and finite, got nan"),
     "infinite": (float("inf"), "positive and finite, got inf"),
+    "subnormal": (1e-40, "positive and finite, got 1e-40"),
     "one of them": (np.array([1.0, 0.0, 1.0]), r"positive and finite, got \[1. 0. 1.\]"),
     "too few": (np.ones(2), r"a temperature or \[3\], got \[2\]"),
     "a row": (np.ones((1, B)), r"a temperature or \[3\], got \[1, 3\]"),

@@ -150,12 +150,21 @@ BAD_USE = [
     ("synth damaged good/a.wav -o out.wav", "damaged is damaged: its sha256 doesn't match; copy"),
     ("synth cut good/a.wav -o out.wav", "cut is truncated by 100 bytes; copy the checkpoint again"),
     (f"{SYNTH} --backend quantum", "unknown backend quantum; known: gpu, cpu, reference, auto"),
+    (f"{SYNTH} --backend reference --format int8", "the reference has no format int8; known: fl"),
+    (f"{SYNTH} --backend cpu --format int4", "the cpu engine has no format int4|native engine"),
     ("info nobody", "unknown voice nobody; shipped: "),
     ("info damaged --json", "damaged is damaged: its sha256 doesn't match; copy it again"),
     ("doctor good/a.wav --voice damaged", "damaged is damaged: its sha256 doesn't match; copy"),
     ("bench damaged", "damaged is damaged: its sha256 doesn't match; copy it again"),
     ("bench --recipe huge", "unknown recipe huge; shipped: .*tiny"),
     ("bench {voice} --backend quantum", "unknown backend quantum; known: gpu"),
+    ("bench {voice} --backend reference --format int4", "the reference has no format int4; known"),
+    ("bench {voice} --end-to-end --backend quantum", "unknown backend quantum; known: gpu"),
+    ("bench damaged --end-to-end", "damaged is damaged: its sha256 doesn't match; copy it again"),
+    ("tune nobody", "unknown voice nobody; shipped: "),
+    ("tune {voice} --backend quantum", "unknown backend quantum; known: gpu"),
+    ("tune {voice} --backend reference --format int8", "the reference has no format int8; known"),
+    ("eval {voice} good --backend reference --format int8", "the reference has no format int8"),
     ("eval {voice} empty", "empty holds no recordings; expected files that end in .wav"),
     ("eval {voice} gone", "expected a folder of recordings, but gone doesn't exist; give a folder"),
     ("eval {voice} text", "expected a folder of recordings, but text is a file; give a folder"),
@@ -216,3 +225,24 @@ def test_wrong_options_are_wrong_use(data, voice, wavernn, monkeypatch, options)
     assert options.split()[0] in done.err
     assert "Traceback" not in done.err
     assert not (data / "out.wav").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bench {voice} --threads -1",
+        "bench {voice} --threads 1025",
+        "bench {voice} --seconds 0",
+        "bench {voice} --seconds inf",
+        "bench --table --json",
+        "tune {voice} --threads 0",
+        "eval {voice} good --threads 0",
+        f"{SYNTH} --threads 0",
+    ],
+)
+def test_wrong_numbers_are_wrong_use(data, voice, wavernn, monkeypatch, line):
+    monkeypatch.chdir(data)
+    done = wavernn(*line.format(voice=voice).split())
+    assert (done.code, done.out) == (2, "")
+    assert next(word for word in line.split() if word.startswith("--")) in done.err
+    assert "Traceback" not in done.err

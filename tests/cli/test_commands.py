@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from wavernn import __version__, checkpoint, kernels
 from wavernn.config import MelConfig
+from wavernn.kernels import bench_cpu, bench_suite, fidelity, roofs, tune
 from wavernn.melfile import write_mel
 
 # as the installed script does it, whether the package is installed or on the path
@@ -21,7 +23,7 @@ PROGRAM = [
     "-c",
     "import sys; sys.argv[0] = 'wavernn'; from wavernn.cli import main; main()",
 ]
-COMMANDS = ["train", "synth", "info", "eval", "doctor", "bench"]
+COMMANDS = ["train", "synth", "info", "eval", "doctor", "bench", "tune"]
 
 
 def process(folder, *arguments, **options):
@@ -110,6 +112,19 @@ def test_a_reader_who_leaves_ends_the_stream_without_a_word(tmp_path, voice, mel
         assert "Error" not in running.stderr.read().decode()
 
 
+def test_formats_and_threads_are_the_engines(tmp_path, voice, wavernn, mel_NM, needs_cpu):
+    np.save(tmp_path / "a.npy", mel_NM[:4])
+    synth = ("synth", voice, tmp_path / "a.npy", "--backend", "cpu", "--seed", 1)
+    made = {}
+    for format in ("int8", "float32"):
+        for threads in (1, 2):
+            out = tmp_path / f"{format}{threads}.wav"
+            done = wavernn(*synth, "--format", format, "--threads", threads, "-o", out)
+            assert done.code == 0
+            made[format, threads] = out.read_bytes()
+    assert made["int8", 1] == made["int8", 2] != made["float32", 1] == made["float32", 2]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_is_a_sentence(tmp_path, voice):
     with open("/dev/full", "w") as full:
@@ -121,8 +136,11 @@ def test_info_says_what_a_voice_is(voice, wavernn):
     done = wavernn("info", voice, "--json")
     assert (done.code, done.err) == (0, "")
     table = one_json(done.out)
-    named = "config density nonzeros parameters operations_per_sample bytes memory backends"
+    named = (
+        "config density nonzeros parameters operations_per_sample bytes memory backends memory_cpu"
+    )
     assert set(named.split()) <= set(table)
+    assert list(table["memory_cpu"]) == list(table["memory"]) == ["1", "4", "16", "64"]
     assert set(table["backends"]) == {"gpu", "cpu", "reference"}
     assert table["backends"]["reference"].startswith("runs")
     assert table["config"]["model"]["hidden"] == 16
@@ -130,6 +148,30 @@ def test_info_says_what_a_voice_is(voice, wavernn):
     said = wavernn("info", voice)
     assert said.code == 0
     assert all(f"{key}:" in said.out for key in named.split())
+
+
+@pytest.fixture
+def needs_cpu(absent):
+    if reason := kernels.unavailable("cpu"):
+        absent("cpu", reason)
+
+
+def test_info_says_which_instructions_run(voice, wavernn, monkeypatch, needs_cpu):
+    monkeypatch.setenv("WAVERNN_ISA", "baseline")
+    said = one_json(wavernn("info", voice, "--json").out)["backends"]["cpu"]
+    assert re.fullmatch(r"runs: baseline \(has .*baseline\)", said)
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_check_decides_the_exit_code(voice, wavernn, monkeypatch, needs_cpu, passed):
+    figures = {"kl_coarse": 2e-4, "passed": passed}
+    monkeypatch.setattr(fidelity, "check", lambda of: figures)
+    done = wavernn("info", voice, "--check", "--json")
+    assert (done.code, done.err) == (0 if passed else 2, "")
+    assert one_json(done.out)["check"] == figures
+    assert (
+        f"check: \n  kl_coarse 0.0002\n  passed {passed}\n" in wavernn("info", voice, "--check").out
+    )
 
 
 def test_doctor_says_what_fits(tmp_path, voice, wavernn, mel_NM):
@@ -154,10 +196,81 @@ def test_bench_measures_a_voice_and_a_recipe(voice, wavernn):
     row = one_json(done.out)
     assert set(named.split()) <= set(row)
     assert (row["backend"], row["recipe"], row["streams"]) == ("reference", "small", 2)
+    assert row["chunk_ms"] == pytest.approx(220 / 22.05)
     small = ("--recipe", "tiny", "--set", "model.hidden=16", "--set", "name=mine")
     done = wavernn("bench", *small, "--backend", "reference")
     assert done.code == 0
     assert "recipe: mine\n" in done.out
+    # a recipe is measured at 24 kHz unless it is told otherwise
+    assert "chunk_ms: 10\n" in done.out
+    small += ("--set", "mel=16k", "--set", "model.conditioning_hop_samples=40")
+    small += ("--set", "train.slice_samples=400")
+    row = one_json(wavernn("bench", *small, "--backend", "reference", "--json").out)
+    assert row["samples_per_s"] / row["realtime_factor"] == pytest.approx(16_000)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Limits that needn't be measured, and short windows."""
+    read = dict.fromkeys(("L1", "L2", "L3", "DRAM"), 1e9)
+    limits = {"float32": 1e9, "int8": 1e9}
+    monkeypatch.setattr(roofs, "measure", lambda isa: roofs.Roofs(isa, read, limits))
+    monkeypatch.setattr(bench_cpu, "WINDOW_S", 1e-4)
+
+
+@pytest.mark.parametrize("format", ["int8", "float32"])
+def test_bench_measures_the_native_engine(voice, wavernn, needs_cpu, short, format):
+    options = ("--backend", "cpu", "--format", format, "--threads", 2, "--streams", 3)
+    threads = torch.get_num_threads()
+    done = wavernn("bench", voice, *options, "--json")
+    torch.set_num_threads(threads)
+    assert (done.code, done.err) == (0, "")
+    row = one_json(done.out)
+    assert (row["backend"], row["format"], row["threads"]) == ("cpu", format, 2)
+    assert row["streams"] == 3
+
+
+def test_bench_measures_from_file_to_file(voice, wavernn):
+    done = wavernn(
+        *("bench", voice, "--end-to-end", "--seconds", 0.02, "--backend", "reference", "--json")
+    )
+    assert (done.code, done.err) == (0, "")
+    assert one_json(done.out)["bench"] == "end to end"
+
+
+def test_bench_prints_the_suite(wavernn, monkeypatch):
+    asked, row = [], {"bench": "machine", "roofs": {}, "machine": "m", "versions": {}, "commit": ""}
+
+    def suite(quick):
+        asked.append(quick)
+        yield from (row, row)
+
+    monkeypatch.setattr(bench_suite, "bench_suite", suite)
+    done = wavernn("bench", "--suite", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert [json.loads(line) for line in done.out.splitlines()] == [row, row]
+    done = wavernn("bench", "--table", "--quick")
+    assert (done.code, done.err) == (0, "1 machine \n2 machine \n")
+    assert done.out.startswith("One core of m, ")
+    assert asked == [False, True]
+    assert wavernn("bench", "--table", "--json").code == 2
+
+
+def test_tune_raises_the_streams(voice, wavernn, monkeypatch):
+    monkeypatch.setattr(tune, "SIZES", (1, 2))
+    monkeypatch.setattr(tune, "CHUNK_S", 1e-4)
+    monkeypatch.setattr(bench_cpu, "WINDOW_S", 1e-4)
+    monkeypatch.setattr(tune, "MARGIN", 1e-9)
+    options = ("--backend", "reference", "--json")
+    done = wavernn("tune", voice, *options)
+    assert (done.code, done.err) == (0, "")
+    *rows, last = (json.loads(line) for line in done.out.splitlines())
+    assert [row["streams"] for row in rows] == [1, 2]
+    assert (last["streams_per_core"], last["too_many"]) == (2, None)
+    monkeypatch.setattr(tune, "MARGIN", 1e9)
+    done = wavernn("tune", voice, "--backend", "reference")
+    assert (done.code, done.err) == (0, "")
+    assert re.match(r"1 streams: [\d,]+ samples/s, .*\nbench: tuned\nstreams: 0\n", done.out)
 
 
 def test_eval_judges_a_voice(tmp_path, voice, wavernn):
@@ -166,6 +279,7 @@ def test_eval_judges_a_voice(tmp_path, voice, wavernn):
     for name, samples_T in [("a", sine(3000)), ("b", sine(2500)), ("c", np.zeros(1000))]:
         soundfile.write(data / f"{name}.wav", samples_T, 22_050)
     arguments = ("--backend", "reference", "--clips", 3, "--keep", tmp_path / "kept")
+    arguments += ("--format", "float32", "--threads", 2)
     done = wavernn("eval", voice, data, *arguments, "--json")
     assert done.code == 0
     table = one_json(done.out)

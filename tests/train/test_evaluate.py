@@ -38,7 +38,7 @@ def perfect(monkeypatch, data):
     by_frames = {-(-len(samples_T) // HOP): samples_T for samples_T in samples}
 
     class Perfect:
-        def __init__(self, voice, backend):
+        def __init__(self, voice, backend, format, threads):
             self.voice = voice
 
         def synthesize(self, mel_NM, seed):

@@ -17,7 +17,8 @@ CONFIG = Config(
 # `wavernn bench --json`, as the design fixes it
 KEYS = (
     "machine, versions, commit, backend, kernel, isa, format, recipe, nonzeros, streams, threads, "
-    "samples_per_s, realtime_factor, p10, p50_ms, p99_ms, chunk_ms, roof, roof_share, parts, bytes"
+    "samples_per_s, realtime_factor, p10, p50_ms, p99_ms, chunk_ms, roof, roof_share, bound, "
+    "parts, bytes"
 )
 
 
@@ -36,6 +37,7 @@ def test_a_row_says_what_was_measured(row):
     assert (row["recipe"], row["streams"], row["format"]) == ("tiny", 2, "float64")
     assert row["threads"] == torch.get_num_threads()
     assert row["versions"]["torch"] == torch.__version__
+    assert row["bound"] == "read"
     # R 3 x 16 x 16 at a half and two quarters, O1 and O3 8 x 8, O2 256 x 8 at a quarter, and O4
     assert row["nonzeros"] == 256 + 2 * 64 + 512 + 2048
 
@@ -50,6 +52,11 @@ def test_numbers_of_a_row_fit_each_other(row):
     assert row["parts"]["loop_us"] == pytest.approx(1e6 / row["samples_per_s"])
     # float64: R, heads, and the input's 48 x 4 and 24 x 2
     assert row["bytes"] == 8 * (768 + 2 * 64 + 2 * 2048 + 192 + 48)
+
+
+def test_half_the_width_is_half_the_bytes(row):
+    narrow = bench(random_voice(CONFIG), "reference", 1, seconds=0.05, format="float32")
+    assert (narrow["format"], narrow["bytes"]) == ("float32", row["bytes"] / 2)
 
 
 def test_auto_is_named_by_what_it_took(row):

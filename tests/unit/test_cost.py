@@ -8,7 +8,13 @@ from torch import nn
 
 from wavernn.conditioning import Conditioning
 from wavernn.config import Config, MelConfig, ModelConfig, PruneConfig, TrainConfig
-from wavernn.cost import describe, memory_bytes, operations_per_sample, weight_bytes
+from wavernn.cost import (
+    channel_bytes,
+    describe,
+    memory_bytes,
+    operations_per_sample,
+    weight_bytes,
+)
 from wavernn.kernels.bench import random_voice
 from wavernn.kernels.reference import Synthesizer
 
@@ -69,8 +75,11 @@ def test_memory_is_what_the_reference_engine_holds(channels, fields):
 
 
 def test_memory_of_a_channel_by_hand():
-    # h 8 x 8, code 2, sample 8; 4 + 8 + 2 frames of 5 bands; 8 frames x 4 rows of 24 gates
-    assert memory_bytes(CONFIG, 5) - memory_bytes(CONFIG, 4) == 64 + 2 + 8 + 14 * 20 + 32 * 24 * 4
+    # 4 + 8 + 2 frames of 5 bands; 8 frames x 4 rows of 24 gates
+    assert channel_bytes(CONFIG) == 14 * 20 + 32 * 24 * 4
+    # h 8 x 8, code 2, sample 8, memory 8
+    one = memory_bytes(CONFIG, 5) - memory_bytes(CONFIG, 4)
+    assert one == 64 + 2 + 8 + 8 + channel_bytes(CONFIG)
 
 
 def test_operations_by_hand():

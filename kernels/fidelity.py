@@ -1,0 +1,100 @@
+"""How true the native engine is to a voice: int8 beside float32, float32 beside the reference.
+
+int8 is judged by what it does to the distributions of the next sample, teacher-forced: the
+Kullback-Leibler divergence from float32's, in nats a sample. float32 must draw the codes that the
+reference draws.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from wavernn.checkpoint import Checkpoint
+from wavernn.conditioning import Conditioning
+from wavernn.kernels import cpu, reference
+from wavernn.kernels.example import example_mel
+from wavernn.rng import uniforms
+
+# nats of coarse KL a sample that int8 may cost
+KL_LIMIT = 1e-3
+# a draw within rounding of an edge may fall to either side
+CODES_LIMIT = 0.99
+# rows of gate input that are scored at once
+ROWS = 32
+
+
+def divergence(p_TQ: np.ndarray, q_TQ: np.ndarray) -> np.ndarray:
+    """KL(p || q) [T] of distributions that are given as logits."""
+    log_p, log_q = (torch.from_numpy(x).double().log_softmax(-1) for x in (p_TQ, q_TQ))
+    kl_T: np.ndarray = (log_p.exp() * (log_p - log_q)).sum(-1).numpy()
+    return kl_T
+
+
+def likelihood(logits_TQ: np.ndarray, codes_T: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood [T] of codes, in nats."""
+    log_p = torch.from_numpy(logits_TQ).double().log_softmax(-1)
+    index = torch.from_numpy(codes_T.astype(np.int64))[:, None]
+    nll_T: np.ndarray = -log_p.gather(-1, index)[:, 0].numpy()
+    return nll_T
+
+
+def _speak(voice: Checkpoint, gates_1NG: torch.Tensor, reference_samples: int) -> tuple[Any, int]:
+    """Codes [1, T, 2] by the float32 engine, and how many of the first the reference draws too.
+
+    The reference takes over the engine's state at each row of gate input, so that one draw on an
+    edge counts for no more than a row.
+    """
+    hop = voice.config.model.conditioning_hop_samples
+    engine, judge = cpu.Synthesizer(voice, 1, "float32"), reference.Synthesizer(voice, 1)
+    codes, equal = [], 0
+    for row in range(gates_1NG.shape[1]):
+        gates = gates_1NG[:, row : row + 1]
+        uniform_1T2 = uniforms(0, row * hop, hop)[None]
+        state = engine.state()
+        codes.append(engine.run(gates, uniform_1T2))
+        if row * hop < reference_samples:
+            judge.set_state(state)
+            equal += int((judge.run(gates, uniform_1T2) == codes[-1]).all(2).sum())
+    return np.concatenate(codes, 1), equal
+
+
+def check(voice: Checkpoint, seconds: float = 3.0, reference_s: float = 0.3) -> dict[str, Any]:
+    """Judges both formats on speech that float32 made from the example mel; plain figures.
+
+    `kl_*` are means a sample in nats; `nll_change_*` is int8's mean negative log-likelihood less
+    float32's, `nll_difference_*` the mean magnitude of the difference. Raises BackendUnavailable.
+    """
+    config, hop = voice.config.mel, voice.config.model.conditioning_hop_samples
+    frames = max(round(seconds * config.rate_hz / config.hop_samples), 1)
+    mel_NM = torch.from_numpy(example_mel(voice, frames))
+    gates_1NG = torch.cat(list(Conditioning(voice).push(mel_NM, last=True)))[None]
+    compared = min(round(reference_s * config.rate_hz / hop), gates_1NG.shape[1]) * hop
+    codes_1T2, equal = _speak(voice, gates_1NG, compared)
+    engines = [cpu.Synthesizer(voice, 1, format) for format in ("float32", "int8")]
+    kl_2, change_2, difference_2 = np.zeros((3, 2))
+    T = codes_1T2.shape[1]
+    for row in range(0, gates_1NG.shape[1], ROWS):
+        codes = codes_1T2[:, row * hop : (row + ROWS) * hop]
+        exact, quantised = (e.score(gates_1NG[:, row : row + ROWS], codes) for e in engines)
+        for half in (0, 1):
+            p_TQ, q_TQ = exact[half][0], quantised[half][0]
+            kl_2[half] += divergence(p_TQ, q_TQ).sum() / T
+            nll_T = likelihood(q_TQ, codes[0, :, half]) - likelihood(p_TQ, codes[0, :, half])
+            change_2[half] += nll_T.sum() / T
+            difference_2[half] += np.abs(nll_T).sum() / T
+    return {
+        "samples": T,
+        "kl_coarse": float(kl_2[0]),
+        "kl_fine": float(kl_2[1]),
+        "kl_limit": KL_LIMIT,
+        "nll_change_coarse": float(change_2[0]),
+        "nll_change_fine": float(change_2[1]),
+        "nll_difference_coarse": float(difference_2[0]),
+        "nll_difference_fine": float(difference_2[1]),
+        "codes_compared": compared,
+        "codes_equal": equal,
+        "passed": bool(kl_2[0] < KL_LIMIT and equal >= CODES_LIMIT * compared),
+    }

@@ -1,0 +1,65 @@
+"""What the native engine holds for a number of channels, and which of its kernels runs here."""
+
+from __future__ import annotations
+
+from wavernn import kernels
+from wavernn.checkpoint import Checkpoint
+from wavernn.cost import channel_bytes, checkpoint_bytes
+from wavernn.kernels.cpu import LANES
+from wavernn.kernels.pack import FORMATS, GROUP
+from wavernn.kernels.packfile import packed
+from wavernn.model import LEVELS
+
+
+def _whole(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def workspace_bytes(hidden: int, projection: int, lanes: int, format: str, threads: int = 1) -> int:
+    """Bytes of a chunk's working memory for a loop of so many streams.
+
+    `threads` is above 1 where they share out the rows of one stream. Each array begins at a
+    multiple of 64 bytes.
+    """
+    half, P = _whole(hidden // 2, GROUP), _whole(projection, GROUP)
+    # h as activations, before and after a step; int8 keeps bytes and words of it
+    widths = (1, 2, 1, 2) if format == "int8" else (4, 4)
+    sizes = [width * lanes * 2 * half for width in widths]
+    # what O1 or O3 gives, logits
+    sizes += [4 * lanes * P, 4 * lanes * LEVELS]
+    # conditioning, activations of O2 and O4, sums of R h in 64 bytes a group and gate
+    sizes += threads * [4 * lanes * 6 * half, 4 * lanes * P, 64 * lanes * 3 * half // GROUP]
+    return sum(_whole(size, 64) for size in sizes)
+
+
+def memory_bytes(voice: Checkpoint, channels: int, lanes: int, format: str = FORMATS[0]) -> int:
+    """Bytes that the native engine holds on one thread, weights included.
+
+    The packed weights, once; the float32 weights of the checkpoint and of the conditioner; one
+    workspace of `lanes` streams; for each channel h in float32, its last code, its sample index,
+    the de-emphasis' memory, its temperature, its row twice, and what the conditioner keeps.
+    """
+    model = voice.config.model
+    weights = sum(_whole(array.nbytes, 64) for array in packed(voice, format).arrays.values())
+    space = workspace_bytes(model.hidden, model.projection, lanes, format)
+    state = 4 * 2 * _whole(model.hidden // 2, GROUP) + 2 + 8 + 8 + 4 + 8 + 4
+    channel = state + channel_bytes(voice.config)
+    return checkpoint_bytes(voice.config) + weights + space + channels * channel
+
+
+def table(voice: Checkpoint, counts: tuple[int, ...] = (1, 4, 16, 64)) -> dict[str, int]:
+    """`memory_bytes` by the number of channels, with as many lanes as a loop carries at most."""
+    return {str(n): memory_bytes(voice, n, min(n, LANES)) for n in counts}
+
+
+def backends() -> dict[str, str]:
+    """By name, what a backend runs here, or the reason why it can't."""
+    return {name: kernels.unavailable(name) or _runs(name) for name in kernels.BACKENDS}
+
+
+def _runs(name: str) -> str:
+    if name != "cpu":
+        return "runs"
+    from wavernn.kernels import native
+
+    return f"runs: {native.isa()} (has {', '.join(native.isas())})"

@@ -82,7 +82,11 @@ class Call(ctypes.Structure):
 def path() -> Path | None:
     """The library's file, if this installation has one; LIBRARY names another."""
     named = os.environ.get(LIBRARY)
-    return Path(named) if named else next(iter(Path(__file__).parent.glob("_engine*.so")), None)
+    return (
+        Path(named)
+        if named
+        else next(iter(sorted(Path(__file__).parent.glob("_engine*.so"))), None)
+    )
 
 
 @cache
@@ -91,8 +95,8 @@ def library() -> ctypes.CDLL:
     file = path()
     if file is None:
         raise BackendUnavailable(
-            "the native engine was not built, since there was no C++ compiler at installation; "
-            "install one and install wavernn again"
+            "the native engine was not built: there was no C++ compiler at installation, or it "
+            "failed (pip install -v says why); install one and install wavernn again"
         )
     try:
         lib = ctypes.CDLL(str(file))

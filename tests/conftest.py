@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -33,6 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # the workers of `-n` share the cores; torch isn't imported yet, and child processes inherit it
     parallel = config.getoption("numprocesses", default=None)
     os.environ.setdefault("OMP_NUM_THREADS", "1" if parallel else "2")
+    # packed voices stay out of the user's cache; matplotlib's list of fonts is slow to make anew
+    home = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    os.environ.setdefault("MPLCONFIGDIR", f"{home}/matplotlib")
+    cache = tempfile.TemporaryDirectory(prefix="wavernn-cache-")
+    config.add_cleanup(cache.cleanup)
+    os.environ["XDG_CACHE_HOME"] = cache.name
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,6 @@ GATE_INPUT = {
     "other rows": (torch.zeros(B, 2, 32), r"gate input \[3, rows, 48\], got \[3, 2, 32\]"),
     "no streams": (torch.zeros(2, G), r"gate input \[3, rows, 48\], got \[2, 48\]"),
     "float16": (GATES.half(), "gate input as float32 on the CPU, got torch.float16 on cpu"),
-    "float16": (GATES.half(), "gate input as float32 on the CPU, got torch.float16 on cpu"),
     "too short": (GATES[:, :1], "at least 2 rows of gate input, got 1"),
     "nothing": (GATES[:, :0], "at least 2 rows of gate input, got 0"),
 }

@@ -106,9 +106,13 @@ def synth(
     stream: Annotated[bool, typer.Option(help="Raw 16-bit PCM on stdout as it's made.")] = False,
 ) -> None:
     """Turn a mel, or a recording's own mel, into speech."""
+    import torch
+
     from wavernn import synthesis
     from wavernn.voices import open_voice
 
+    # torch has small products to do, whose threads would mostly wait for each other
+    torch.set_num_threads(1)
     if stream == (out is not None):
         raise typer.BadParameter("choose one of --out FILE and --stream", param_hint="--out")
     voice = open_voice(checkpoint)

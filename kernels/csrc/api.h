@@ -30,7 +30,7 @@ enum {
 // a block; floats have 1. In format int8 R's rows of e and O2 are words, all else is bytes; in
 // format float32 all are floats.
 typedef struct {
-    const void* blocks;         // [K, 16, 4] int8, [K, 16, 4] int16, [K, 16] float32; aligned to 64
+    const void* blocks;         // [K, 16, 4] int8 or int16, [K, 16] float32; aligned to 64 bytes
     const uint16_t* columns;    // [K] first column, over 4 where blocks have 4; NULL: all in order
     const int32_t* starts;      // [groups + 1] first block of each group
     const float* scale;         // [groups, 16] bytes and words: value of a unit of the row
@@ -47,7 +47,7 @@ typedef struct {
     int32_t half, projection;   // padded
     int32_t hop;                // samples that share a row of gate input
     double pre_emphasis;
-    wavernn_matrix gates[2];      // R's rows of u and r, coarse and fine half: groups [half / 16][u, r]
+    wavernn_matrix gates[2];      // R's rows of u and r, by half: groups [half / 16][u, r]
     wavernn_matrix candidate[2];  // and of e: groups [half / 16]; all over columns [2][half]
     wavernn_matrix heads[4];      // O1..O4
     const void* past;           // [c, f][Q][coarse, fine][half / 16][u, r, e][16] int16 or float32
@@ -94,7 +94,8 @@ WAVERNN_EXPORT uint32_t wavernn_abi(void);
 
 // The machine's own limits, for `wavernn bench`: bytes per second that are read from a buffer in
 // `passes` passes, and multiply-adds per second of float32 FMA (0) and int8 dot products (1).
-WAVERNN_EXPORT double wavernn_read_rate(const char* isa, const void* buffer, int64_t bytes, int64_t passes);
+WAVERNN_EXPORT double wavernn_read_rate(const char* isa, const void* buffer, int64_t bytes,
+                                         int64_t passes);
 WAVERNN_EXPORT double wavernn_multiply_rate(const char* isa, int32_t format, int64_t rounds);
 WAVERNN_EXPORT uint64_t wavernn_ticks(void);
 

@@ -1,4 +1,4 @@
-// The sample loop of N streams: kernels/README.md explains the order of things.
+// The sample loop of N streams: draws, coarse half of the gates, its head, fine half, its head.
 #pragma once
 
 struct Lane {
@@ -44,7 +44,7 @@ struct Loop {
             Lane& lane = lanes[n];
             const int64_t b = lane.row = call.rows[n];
             lane.h = call.h + 2 * (size_t)m.half * b;
-            lane.c = call.code[2 * b], lane.f = call.code[2 * b + 1];
+            lane.c = lane.c_now = call.code[2 * b], lane.f = call.code[2 * b + 1];
             lane.gates = call.gates + call.gates_stride * b;
             lane.sample = call.sample[b], lane.memory = call.memory[b];
             lane.left = m.hop - (int32_t)(lane.sample % m.hop);
@@ -181,15 +181,17 @@ struct Loop {
                 condition(n);
             }
             lane.left--;
-            const float* given = call.uniform + (lane.row * call.samples + t) * 2;
-            if (call.uniform)
+            if (call.uniform) {
+                const float* given = call.uniform + (lane.row * call.samples + t) * 2;
                 lane.draws = {given[0], given[1]};
-            else if (call.seed)
+            } else if (call.seed) {
                 lane.draws = philox(call.seed[lane.row], (uint64_t)lane.sample);
+            }
         }
         clock.book(WAVERNN_DRAW);
         half_state(0);
-        for (int n = 0; n < N; n++) prefetch(past(0, lanes[n].c, 1, 0)), prefetch(past(1, lanes[n].f, 1, 0));
+        for (const Lane& lane : lanes)
+            prefetch(past(0, lane.c, 1, 0)), prefetch(past(1, lane.f, 1, 0));
         head<typename F::Coarse>(0);
         for (int n = 0; n < N; n++) prefetch(now(lanes[n].c_now = draw(0, n, t), 0));
         half_state(1);
@@ -206,6 +208,10 @@ struct Loop {
         clock.book(WAVERNN_DRAW);
     }
 
+    static INLINE void put_code(uint8_t* p, const Lane& lane) {
+        p[0] = (uint8_t)lane.c, p[1] = (uint8_t)lane.f;
+    }
+
     INLINE void emit(int n, int64_t t) {
         Lane& lane = lanes[n];
         lane.sample++;
@@ -214,7 +220,7 @@ struct Loop {
         const double y = (256 * lane.c + lane.f - 32768) * 0x1p-15;
         lane.memory = y + m.pre_emphasis * lane.memory;
         if (call.rank) return;
-        if (call.codes) call.codes[2 * at] = (uint8_t)lane.c, call.codes[2 * at + 1] = (uint8_t)lane.f;
+        if (call.codes) put_code(call.codes + 2 * at, lane);
         if (!call.audio) return;
         const double x = lane.memory, high = 32767.0 / 32768;
         call.audio[at] = (float)(x < -1 ? -1 : x > high ? high : x);
@@ -223,7 +229,7 @@ struct Loop {
     void leave() {
         for (int n = 0; call.rank == 0 && n < N; n++) {
             const Lane& lane = lanes[n];
-            call.code[2 * lane.row] = (uint8_t)lane.c, call.code[2 * lane.row + 1] = (uint8_t)lane.f;
+            put_code(call.code + 2 * lane.row, lane);
             call.sample[lane.row] = lane.sample, call.memory[lane.row] = lane.memory;
         }
     }

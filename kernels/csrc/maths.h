@@ -20,9 +20,10 @@ INLINE vf power(vf x) {
     return floats(add(bits(p), to_exponent(bits(near))));
 }
 
-// Kalchbrenner et al. 2018, equation 2: h_t of 16 units. `u` and `r` are the arguments of the gates,
-// Rh and Ix those of e, all in powers of two. With a = exp(-arg u) and b = exp(-2 arg e),
-//   u = 1 / (1 + a), e = (1 - b) / (1 + b), u h + (1 - u) e = (h (1 + b) + a (1 - b)) / ((1 + a) (1 + b)):
+// Kalchbrenner et al. 2018, equation 2: h_t of 16 units. `u` and `r` are the arguments of the
+// gates, Rh and Ix those of e, all in powers of two. With a = exp(-arg u), b = exp(-2 arg e),
+//   u = 1 / (1 + a), e = (1 - b) / (1 + b),
+//   u h + (1 - u) e = (h (1 + b) + a (1 - b)) / ((1 + a) (1 + b)):
 // one division instead of two. a, b <= 2^63, so nothing overflows.
 INLINE vf cell(vf u, vf r, vf Rh, vf Ix, vf h) {
     const vf one = all(1.0f), most = all(63.0f);

@@ -1,6 +1,6 @@
 // Sixteen rows of a block-sparse matrix times the activations of N streams, for three kinds of
-// weights. Activations are [inputs / 16][N][16], so that sixteen are written at once and all streams
-// are read at fixed distances. `sum` is what the sums of 16 rows are held in.
+// weights. Activations are [inputs / 16][N][16], so that sixteen are written at once and all
+// streams are read at fixed distances. `sum` is what the sums of 16 rows are held in.
 #pragma once
 
 // where the first stream's activation of a column is

@@ -9,7 +9,8 @@ double read_rate(const void* buffer, int64_t bytes, int64_t passes) {
     const double start = seconds();
     for (int64_t pass = 0; pass < passes; pass++)
         for (int64_t i = 0; i < count; i += 256)
-            UNROLL for (int j = 0; j < 256; j += 16) sums[j / 16 % 4] = max(sums[j / 16 % 4], load(p + i + j));
+            UNROLL for (int j = 0; j < 16; j++)
+                sums[j % 4] = max(sums[j % 4], load(p + i + 16 * j));
     const double spent = seconds() - start;
     // the sums are used, so that the reading isn't left out
     volatile float sink = highest(max(max(sums[0], sums[1]), max(sums[2], sums[3])));
@@ -27,7 +28,9 @@ double multiply_rate(int32_t format, int64_t rounds) {
     for (int i = 0; i < 4 * SUMS; i++) x[i] = (uint8_t)i;
     for (int i = 0; i < 16 * SUMS; i++) first[i] = (float)i;
     // a compiler can't know what is in memory, so it can neither share products nor keep them
-    const auto forget = [&] { __asm__ volatile("" : : "r"(weights), "r"(x), "r"(first) : "memory"); };
+    const auto forget = [&] {
+        __asm__ volatile("" : : "r"(weights), "r"(x), "r"(first) : "memory");
+    };
     forget();
     const double start = seconds();
     double spent;

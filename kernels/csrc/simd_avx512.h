@@ -66,6 +66,10 @@ INLINE int count_at_most(vi a, uint32_t limit) {
     return __builtin_popcount(_mm512_cmple_epu32_mask(a, _mm512_set1_epi32((int)limit)));
 }
 
+// sums of neighbouring quarters: those of a, then those of b
+INLINE vi halve(vi a, vi b) {
+    return add(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
 // lane i of the result is the sum of the lanes of a[i]
 INLINE vi sums(const vi* a) {
     vi b[8], c[4];
@@ -76,9 +80,7 @@ INLINE vi sums(const vi* a) {
         c[i] = add(_mm512_unpacklo_epi64(b[2 * i], b[2 * i + 1]),
                    _mm512_unpackhi_epi64(b[2 * i], b[2 * i + 1]));
     // c[i] holds, in each 128-bit quarter, parts of sums 4i..4i+3
-    const vi d0 = add(_mm512_shuffle_i32x4(c[0], c[1], 0x88), _mm512_shuffle_i32x4(c[0], c[1], 0xdd));
-    const vi d1 = add(_mm512_shuffle_i32x4(c[2], c[3], 0x88), _mm512_shuffle_i32x4(c[2], c[3], 0xdd));
-    return add(_mm512_shuffle_i32x4(d0, d1, 0x88), _mm512_shuffle_i32x4(d0, d1, 0xdd));
+    return halve(halve(c[0], c[1]), halve(c[2], c[3]));
 }
 
 INLINE vi all_of(const void* x) {

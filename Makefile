@@ -55,7 +55,7 @@ sanitize: install .build/sanitized/engine.so
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	WAVERNN_ENGINE=$(CURDIR)/.build/sanitized/engine.so PYTHONPATH=tests/sanitize \
-	$(BIN)/pytest -n $(JOBS) --dist worksteal -p apart --capture=sys --require cpu -k "cpu and not neon" \
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -p apart --capture=sys --require cpu -k cpu \
 		tests/backend $(PYTEST_ARGS)
 
 bench: .venv/core.stamp

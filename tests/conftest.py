@@ -3,10 +3,9 @@
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -74,37 +73,3 @@ def _data_dir(name: str, absent: Callable[[str, str], NoReturn]) -> Path:
     if not folder.is_dir():
         absent(name, f"no folder {folder}; {variable} names another")
     return folder
-
-
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def start_remote(
-    absent: Callable[[str, str], NoReturn], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Any]]:
-    """Starts the emulator; arguments are its options."""
-    module = _module(ROOT / "tests" / "neon" / "remote.py")
-    if reason := module.unavailable():
-        absent("neon", reason)
-    folder, started = tmp_path_factory.getbasetemp(), []
-    # workers of one test run have theirs side by side
-    program = module.build(folder.parent if "popen-gw" in folder.name else folder)
-
-    def start(*options: str) -> Any:
-        started.append(module.Remote(module.EMULATOR, *options, str(program)))
-        return started[-1]
-
-    yield start
-    for remote in started:
-        remote.close()
-
-
-@pytest.fixture(scope="session")
-def remote(start_remote: Callable[..., Any]) -> Any:
-    """What `native.library()` is on an ARM processor with every extension."""
-    return start_remote("-cpu", "max")

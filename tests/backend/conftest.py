@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -46,8 +45,6 @@ class Backend:
     format: str
     # what its Synthesizer takes
     options: Mapping[str, Any] = field(default_factory=dict)
-    # the native library where it isn't this machine's
-    library: Any = None
 
     @property
     def precision(self) -> torch.dtype:
@@ -55,10 +52,7 @@ class Backend:
         return torch.float32 if self.format == "int8" else getattr(torch, self.format)
 
     def synthesizer(self, voice: Checkpoint, streams: int, **options: Any) -> kernels.Synthesizer:
-        if self.library is None:
-            return kernels.load(self.name)(voice, streams, **self.options, **options)
-        with patch.object(native, "library", lambda: self.library):
-            return kernels.load(self.name)(voice, streams, **self.options, **options)
+        return kernels.load(self.name)(voice, streams, **self.options, **options)
 
     def allowed(self, plain_error: float = 0.0) -> float:
         """The error that may remain where a plain program has `plain_error`."""
@@ -119,8 +113,6 @@ def backend(request: pytest.FixtureRequest, absent: Callable[[str, str], NoRetur
     if reason is not None:
         absent(wanted.name, reason)
     isa = wanted.options.get("isa")
-    if isa == "neon" and isa not in native.isas():
-        return replace(wanted, library=request.getfixturevalue("remote"))
     if isa and isa not in native.isas():
         # no machine has them all
         pytest.skip(f"this machine doesn't run {isa}")

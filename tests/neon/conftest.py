@@ -1,9 +1,12 @@
-"""Synthesizers on an emulated ARM processor, and small voices for them."""
+"""The engine on an emulated ARM processor, and small voices for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,6 +19,40 @@ from wavernn.errors import BackendUnavailable
 from wavernn.kernels import cpu, native
 from wavernn.model import WaveRNN
 from wavernn.sparse import block_mask
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def start_remote(
+    absent: Callable[[str, str], NoReturn], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Any]]:
+    """Starts the emulator; arguments are its options."""
+    module = _module(Path(__file__).with_name("remote.py"))
+    if reason := module.unavailable():
+        absent("neon", reason)
+    folder, started = tmp_path_factory.getbasetemp(), []
+    # workers of one test run have theirs side by side
+    program = module.build(folder.parent if "popen-gw" in folder.name else folder)
+
+    def start(*options: str) -> Any:
+        started.append(module.Remote(module.EMULATOR, *options, str(program)))
+        return started[-1]
+
+    yield start
+    for remote in started:
+        remote.close()
+
+
+@pytest.fixture(scope="session")
+def remote(start_remote: Callable[..., Any]) -> Any:
+    """What `native.library()` is on an ARM processor with every extension."""
+    return start_remote("-cpu", "max")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 // The engine's C interface: a packed model, streams whose state the caller keeps, one call a chunk.
 //
 // Letters as in wavernn/__init__.py; 16 rows are a group, the width of every vector type here.
-// Everything that a pointer leads to is checked by the caller (kernels/native.py) beforehand.
+// The caller (kernels/packfile.py, kernels/check.py) has checked everything that a pointer leads to.
 #pragma once
 #include <stdint.h>
 

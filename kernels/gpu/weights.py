@@ -1,0 +1,65 @@
+"""The voice that a kernel really runs: weights rounded to 16 bits, and the input rows folded.
+
+Rounding makes another model, near the voice. It is written as a checkpoint again, so that the
+reference can run it and a kernel can be judged by it without a tolerance for its format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from wavernn.checkpoint import Checkpoint
+from wavernn.model import LEVELS
+
+FORMATS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+MATRICES = ("R", "O1.weight", "O2.weight", "O3.weight", "O4.weight")
+
+
+def tables(voice: Checkpoint) -> tuple[Tensor, Tensor, Tensor]:
+    """What a code adds to the gates, float64: c_{t-1} and f_{t-1} [Q, G], c_t [Q, G / 2].
+
+    The rows of c_t are the fine halves alone, [u, r, e][H / 2].
+    """
+    w = {name: voice.tensors[name].double() for name in ("rows", "I_past", "I_now")}
+    past_c, past_f = w["I_past"].chunk(2, dim=1)
+    c, f, now = w["rows"]
+    return c @ past_c.T, f @ past_f.T, now @ w["I_now"].T
+
+
+def folded(
+    voice: Checkpoint, matrices: Mapping[str, Tensor], rows: tuple[Tensor, Tensor, Tensor]
+) -> Checkpoint:
+    """The voice with these MATRICES and with `rows`, which `tables` gives, for its input."""
+    past_c, past_f, now = rows
+    tensors = {
+        name: tensor.float() for name, tensor in (dict(voice.tensors) | dict(matrices)).items()
+    }
+    # a code's embedding is one of Q unit vectors, which picks its row
+    tensors["rows"] = torch.eye(LEVELS).repeat(3, 1, 1)
+    tensors["I_past"] = torch.cat((past_c.T, past_f.T), dim=1).float().contiguous()
+    tensors["I_now"] = now.T.float().contiguous()
+    model = replace(voice.config.model, input="embedding", embedding=LEVELS)
+    return replace(voice, config=replace(voice.config, model=model), tensors=tensors)
+
+
+def rounded(voice: Checkpoint, format: str) -> Checkpoint:
+    """The voice in a format of FORMATS: matrices in it, the input's rows in float16 or float32.
+
+    Raises ValueError for a weight or a row beyond the range of its format.
+    """
+    kind = FORMATS[format]
+    narrow = torch.float32 if kind == torch.float32 else torch.float16
+    past_c, past_f, now = (_round(table, narrow) for table in tables(voice))
+    matrices = {name: _round(voice.tensors[name], kind) for name in MATRICES}
+    return folded(voice, matrices, (past_c, past_f, now))
+
+
+def _round(tensor: Tensor, kind: torch.dtype) -> Tensor:
+    result = tensor.to(kind)
+    if not torch.isfinite(result).all():
+        raise ValueError(f"a weight of {float(tensor.abs().max()):.3g} doesn't fit {kind}")
+    return result.double()

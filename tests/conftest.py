@@ -31,6 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Triton looks at it when it's first imported
+    if "gpu" not in config.getoption("--require"):
+        os.environ["TRITON_INTERPRET"] = "1"
     # the workers of `-n` share the cores; torch isn't imported yet, and child processes inherit it
     parallel = config.getoption("numprocesses", default=None)
     os.environ.setdefault("OMP_NUM_THREADS", "1" if parallel else "2")

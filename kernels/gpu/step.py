@@ -9,18 +9,42 @@ import triton.language as tl
 
 # assembly has no meaning to Triton's interpreter, which TRITON_INTERPRET=1 turns on
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def exp2(x):
+    """2^x to about two roundings, with results below the smallest normal number 0."""
+    if INTERPRETED:
+        return tl.exp2(x)
+    else:
+        # Triton's own takes three instructions more, for results below it
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+
+
+@triton.jit
+def reciprocal(x):
+    """1 / x to about a rounding, for x of at least 1."""
+    if INTERPRETED:
+        return 1 / x
+    else:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
 
 
 @triton.jit
 def sigmoid(x):
     """1 / (1 + e^-x)."""
-    return 1 / (1 + tl.exp(-x))
+    return reciprocal(1 + exp2(x * -LOG2_E))
 
 
 @triton.jit
 def tanh(x):
     """By the sigmoid: its absolute error is a few roundings, which is what a gate needs."""
-    return 2 / (1 + tl.exp(-2 * x)) - 1
+    return 2 * reciprocal(1 + exp2(x * (-2 * LOG2_E))) - 1
 
 
 @triton.jit
@@ -42,10 +66,10 @@ def product(x, y):
 
 
 @triton.jit
-def de_emphasis(c, f, memory, A: tl.constexpr):
-    """The next x = y + a x' of a stream from its codes, int32, and from x', float64."""
-    y = (c * 256 + f - 32768).to(tl.float64) / 32768
-    return y + product(memory, tl.full([], A, tl.float64))
+def de_emphasis(c, f, memory, a):
+    """The next x = y + a x' of a stream from its codes, int32; a and x' are float64."""
+    y = (c * 256 + f - 32768).to(tl.float64) * 2**-15
+    return y + product(memory, a)
 
 
 @triton.jit

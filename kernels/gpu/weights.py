@@ -52,14 +52,19 @@ def rounded(voice: Checkpoint, format: str) -> Checkpoint:
     Raises ValueError for a weight or a row beyond the range of its format.
     """
     kind = FORMATS[format]
-    narrow = torch.float32 if kind == torch.float32 else torch.float16
-    past_c, past_f, now = (_round(table, narrow) for table in tables(voice))
     matrices = {name: _round(voice.tensors[name], kind) for name in MATRICES}
-    return folded(voice, matrices, (past_c, past_f, now))
+    return folded(voice, matrices, tables(voice) if format == "float32" else narrow_tables(voice))
+
+
+def narrow_tables(voice: Checkpoint) -> tuple[Tensor, Tensor, Tensor]:
+    """What `tables` gives, rounded to float16; raises ValueError where it exceeds its range."""
+    past_c, past_f, now = (_round(table, torch.float16) for table in tables(voice))
+    return past_c, past_f, now
 
 
 def _round(tensor: Tensor, kind: torch.dtype) -> Tensor:
     result = tensor.to(kind)
     if not torch.isfinite(result).all():
-        raise ValueError(f"a weight of {float(tensor.abs().max()):.3g} doesn't fit {kind}")
+        name, most = str(kind).removeprefix("torch."), float(tensor.abs().max())
+        raise ValueError(f"a weight of {most:.3g} exceeds the range of {name}")
     return result.double()

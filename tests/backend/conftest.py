@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,11 +18,14 @@ from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
 from wavernn.config import Config, MelConfig, ModelConfig
 from wavernn.kernels import native
+from wavernn.kernels.gpu import resident_pack, weights
 from wavernn.model import WaveRNN
 from wavernn.rng import uniforms
 
 State = dict[str, np.ndarray]
 MEL = MelConfig(bands=4)
+# formats whose products take float32 or more
+PLAIN = ("float64", "float32", "bfloat16")
 ISAS = ("avx512vnni", "avx512", "avx2", "neon", "baseline")
 
 
@@ -49,10 +53,16 @@ class Backend:
     @property
     def precision(self) -> torch.dtype:
         """The numbers that it computes with, where they aren't whole."""
-        return torch.float32 if self.format == "int8" else getattr(torch, self.format)
+        return torch.float64 if self.format == "float64" else torch.float32
+
+    def unavailable(self) -> str | None:
+        if self.options.get("device") == "cpu":
+            return None
+        return kernels.unavailable(self.name)
 
     def synthesizer(self, voice: Checkpoint, streams: int, **options: Any) -> kernels.Synthesizer:
-        return kernels.load(self.name)(voice, streams, **self.options, **options)
+        module = importlib.import_module(kernels.BACKENDS[self.name])
+        return module.Synthesizer(voice, streams, **{**self.options, **options})
 
     def allowed(self, plain_error: float = 0.0) -> float:
         """The error that may remain where a plain program has `plain_error`."""
@@ -66,15 +76,24 @@ class Backend:
 
         Plain PyTorch at this precision, or the quantised model in NumPy.
         """
-        if self.format != "int8":
+        if self.format in PLAIN:
+            voice = self.runs(voice)
             return oracle.plain_torch(voice, work, codes_BT2, self.precision, state)
         _, logits, after = self.oracle(voice)(work, state, codes_BT2)
         return logits, after["h"]
 
     def oracle(self, voice: Checkpoint) -> Any:
         """What this backend would be without rounding: an oracle of the model that it runs."""
-        model = quantised.Quantised if self.format == "int8" else exact.Exact
-        return oracle.Oracle(voice, model(voice))
+        model = {"int8": quantised.Quantised}.get(self.format, exact.Exact)
+        return oracle.Oracle(voice, model(self.runs(voice)))
+
+    def runs(self, voice: Checkpoint) -> Checkpoint:
+        """The voice with the weights that this backend really has, where they are rounded."""
+        if self.options.get("kernel") == "resident":
+            return resident_pack.effective(voice)
+        if self.format in ("bfloat16", "float16"):
+            return weights.rounded(voice, self.format)
+        return voice
 
     def misdrawn(
         self,
@@ -96,7 +115,12 @@ class Backend:
 
 
 BACKENDS = {
-    "gpu": Backend("gpu", "float32"),
+    "gpu-resident": Backend("gpu", "bfloat16", {"kernel": "resident"}),
+    "gpu-group": Backend("gpu", "float16", {"kernel": "group"}),
+    "gpu-tagged": Backend("gpu", "bfloat16", {"kernel": "tagged"}),
+    "gpu-graph": Backend("gpu", "float32", {"kernel": "graph"}),
+    # the same step as it is captured for a GPU
+    "gpu-graph-on-cpu": Backend("gpu", "float32", {"kernel": "graph", "device": "cpu"}),
     "reference": Backend("reference", "float64"),
     "reference-float32": Backend("reference", "float32", {"format": "float32"}),
 } | {
@@ -109,7 +133,7 @@ BACKENDS = {
 @pytest.fixture(scope="session", params=list(BACKENDS))
 def backend(request: pytest.FixtureRequest, absent: Callable[[str, str], NoReturn]) -> Backend:
     wanted: Backend = BACKENDS[request.param]
-    reason = kernels.unavailable(wanted.name)
+    reason = wanted.unavailable()
     if reason is not None:
         absent(wanted.name, reason)
     isa = wanted.options.get("isa")

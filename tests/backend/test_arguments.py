@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from wavernn import kernels
 from wavernn.errors import BackendUnavailable
 
 B, T, G = 3, 70, 48
@@ -166,7 +165,7 @@ def test_a_state_that_lacks_something(refused, name):
 
 def test_a_format_that_the_backend_doesnt_have(backend, make_voice):
     with pytest.raises(BackendUnavailable, match="has no format int3; known: "):
-        kernels.load(backend.name)(make_voice(hidden=16), 1, "int3")
+        backend.synthesizer(make_voice(hidden=16), 1, format="int3")
 
 
 def test_each_backend_names_its_format(backend, make_voice):

@@ -12,12 +12,15 @@ JOBS ?= auto
 CHECKPOINT ?= checkpoints/lj-sparse-384.safetensors
 MEL ?= checkpoints/samples/demo.npz
 OUT ?= demo.wav
+# where `make gpu` adds its figures, and what else it's told, such as --interpret
+GPU_OUT ?= runs/gpu.jsonl
+GPU_ARGS ?=
 
 BIN = .venv/bin
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS)
 ENGINE = $(wildcard kernels/csrc/*)
 
-.PHONY: demo test check sanitize bench gpu install
+.PHONY: demo test check sanitize bench gpu linked install
 
 demo: .venv/core.stamp
 	$(BIN)/wavernn synth $(CHECKPOINT) $(MEL) -o $(OUT)
@@ -25,15 +28,17 @@ demo: .venv/core.stamp
 test: install
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
-# mypy needs the folders as they are installed (kernels/ as wavernn.kernels) and doesn't
-# follow an editable install, so it runs in a tree of links
-check: install
+# mypy doesn't follow an editable install, so it runs in a tree of links
+check: install linked
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	rm -rf .build/typed/wavernn
-	mkdir -p .build/typed/wavernn
-	cd .build/typed/wavernn && ln -s ../../../wavernn/* ../../../kernels ../../../train ../../../serve .
-	cd .build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p wavernn
+	cd .build/linked && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p wavernn
+
+# the four folders as they are installed
+linked:
+	rm -rf .build/linked
+	mkdir -p .build/linked/wavernn
+	cd .build/linked/wavernn && ln -s ../../../wavernn/* ../../../kernels ../../../train ../../../serve .
 
 # The backend tests on an engine that checks each access to memory and each undefined operation.
 # Its loops are compiled for two numbers of streams, which is enough to reach all of the code.
@@ -61,10 +66,10 @@ sanitize: install .build/sanitized/engine.so
 bench: .venv/core.stamp
 	$(BIN)/wavernn bench
 
-gpu:
-	@test -d kernels/gpu || { echo "GPU kernels are not part of the package yet." >&2; exit 2; }
-	$(MAKE) install
-	$(BIN)/pytest --require gpu tests/backend $(PYTEST_ARGS)
+# Checks and times the GPU kernels, well within ten minutes. It takes $(PYTHON) as it is, with torch,
+# triton, numpy and safetensors, since the torch in .venv may be one without CUDA.
+gpu: linked
+	PYTHONPATH=.build/linked $(PYTHON) -m wavernn.kernels.gpu.device_bench --out $(GPU_OUT) $(GPU_ARGS)
 
 install: .venv/dev.stamp
 

@@ -77,8 +77,8 @@ def bench(
 ) -> dict[str, Any]:
     """Times a voice with random mel; `threads` are the engine's, not torch's.
 
-    The native engine runs windows of about 2 ms (`bench_cpu`), others chunks of 10 ms of
-    `streams` streams, `seconds` of audio each.
+    The native engine runs windows of about 2 ms (`bench_cpu`), a GPU long runs (`bench_gpu`), the
+    reference chunks of 10 ms of `streams` streams, `seconds` of audio each.
     """
     synthesizer = kernels.load(backend)(voice, streams, format, threads)
     # what "auto" took
@@ -88,6 +88,11 @@ def bench(
 
         assert isinstance(synthesizer, cpu.Synthesizer)
         return machine() | bench_cpu.measure(voice, synthesizer, streams)
+    if backend == "gpu":
+        from wavernn.kernels import bench_gpu, gpu
+
+        assert isinstance(synthesizer, gpu.Synthesizer)
+        return machine() | {"backend": backend} | bench_gpu.measure(voice, synthesizer, streams)
     return machine() | {"backend": backend} | _bench_chunks(voice, synthesizer, streams, seconds)
 
 

@@ -12,7 +12,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a row.")]
 Backend = Annotated[str, typer.Option(help="reference, cpu, gpu, or auto: the first that runs.")]
 Format = Annotated[
-    str | None, typer.Option("--format", help="Of weights: int8 or float32 on cpu; its default.")
+    str | None,
+    typer.Option(
+        "--format", help="Of weights: int8 or float32 on cpu, bfloat16, float16 or float32 on gpu."
+    ),
 ]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the engine.")]
 Seed = Annotated[

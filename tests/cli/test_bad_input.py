@@ -152,6 +152,10 @@ BAD_USE = [
     (f"{SYNTH} --backend quantum", "unknown backend quantum; known: gpu, cpu, reference, auto"),
     (f"{SYNTH} --backend reference --format int8", "the reference has no format int8; known: fl"),
     (f"{SYNTH} --backend cpu --format int4", "the cpu engine has no format int4|native engine"),
+    (
+        f"{SYNTH} --backend gpu --format int4",
+        "the gpu engine has no format int4|an NVIDIA GPU, and",
+    ),
     ("info nobody", "unknown voice nobody; shipped: "),
     ("info damaged --json", "damaged is damaged: its sha256 doesn't match; copy it again"),
     ("doctor good/a.wav --voice damaged", "damaged is damaged: its sha256 doesn't match; copy"),
@@ -159,6 +163,10 @@ BAD_USE = [
     ("bench --recipe huge", "unknown recipe huge; shipped: .*tiny"),
     ("bench {voice} --backend quantum", "unknown backend quantum; known: gpu"),
     ("bench {voice} --backend reference --format int4", "the reference has no format int4; known"),
+    (
+        "bench {voice} --backend gpu --format int4",
+        "the gpu engine has no format int4|an NVIDIA GPU",
+    ),
     ("bench {voice} --end-to-end --backend quantum", "unknown backend quantum; known: gpu"),
     ("bench damaged --end-to-end", "damaged is damaged: its sha256 doesn't match; copy it again"),
     ("tune nobody", "unknown voice nobody; shipped: "),

@@ -7,9 +7,10 @@ import torch
 from wavernn import recipe
 from wavernn.checkpoint import Checkpoint
 from wavernn.config import Config
+from wavernn.kernels.gpu.cache import Laid, laid_out
 from wavernn.kernels.gpu.call import Call, Configuration
 from wavernn.kernels.gpu.resident_kernel import resident_kernel
-from wavernn.kernels.gpu.resident_pack import effective, pack
+from wavernn.kernels.gpu.resident_pack import BUFFERS, effective, pack
 from wavernn.kernels.gpu.resident_plan import NAMES, Plan, padded, plan_of
 
 WARPS = 8
@@ -51,6 +52,11 @@ def constants(plan: Plan, hop: int, pre_emphasis: float, score: bool) -> dict[st
     }
 
 
+def _laid_out(voice: Checkpoint) -> Laid:
+    tensors, columns = pack(voice)
+    return tensors, {"columns": columns}
+
+
 class Resident:
     """A voice on the resident kernel; see `call.Kernel`."""
 
@@ -58,10 +64,11 @@ class Resident:
     format = "bfloat16"
 
     def __init__(self, voice: Checkpoint, device: torch.device) -> None:
-        packed, model = pack(voice), voice.config.model
-        self.plan, self._voice = packed.plan, voice
-        buffers = (packed.words, packed.pairs, packed.past, packed.now, packed.bias)
-        self._buffers = [buffer.to(device) for buffer in buffers]
+        model = voice.config.model
+        tensors, header = laid_out(voice, self.name, lambda: _laid_out(voice))
+        self.plan = plan_of(header["columns"], model.hidden // 2, model.projection)
+        self._voice = voice
+        self._buffers = [tensors[name].to(device) for name in BUFFERS]
         self._hop, self._pre_emphasis = model.conditioning_hop_samples, model.pre_emphasis
         # programs that find no free multiprocessor run after the others
         self.lanes = 65_535

@@ -2,57 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from wavernn.checkpoint import Checkpoint
-from wavernn.kernels.gpu.resident_plan import GROUP, NAMES, Plan, padded, plan_of
+from wavernn.kernels.gpu.resident_plan import GROUP, NAMES, padded, plan_of
 from wavernn.kernels.gpu.weights import folded, narrow_tables
 from wavernn.model import LEVELS
 
-
-@dataclass(frozen=True)
-class Packed:
-    """The buffers of `resident_kernel.py`."""
-
-    plan: Plan
-    words: Tensor
-    pairs: Tensor
-    past: Tensor
-    now: Tensor
-    bias: Tensor
+# the buffers of `resident_kernel`, in the order of its arguments
+BUFFERS = ("words", "pairs", "past", "now", "bias")
 
 
-def pack(voice: Checkpoint) -> Packed:
-    """Lays a voice out; raises ValueError where a row of its input exceeds float16."""
+def pack(voice: Checkpoint) -> tuple[dict[str, Tensor], list[int]]:
+    """Lays a voice out: BUFFERS, and the columns for `resident_plan.plan_of`.
+
+    Raises ValueError where a row of its input exceeds float16.
+    """
     model = voice.config.model
     units, P = model.hidden // 2, model.projection
     HP = padded(units)
-    plan, words, orders = _words(voice)
+    columns, words, orders = _words(voice)
     pairs = [order[:, ::2] | order[:, 1::2] << 16 for order in orders]
     past_c, past_f, now = (
         table.half().view(LEVELS, 3, -1, units) for table in narrow_tables(voice)
     )
     biases = [voice.tensors[f"{name}.bias"].float() for name in NAMES[3:]]
     sizes = (padded(P), LEVELS) * 2
-    return Packed(
-        plan,
+    parts = (
         torch.from_numpy(np.concatenate([part.ravel() for part in words])),
         torch.from_numpy(np.concatenate([part.ravel() for part in pairs])),
         torch.stack((_as_rows(past_c, HP), _as_rows(past_f, HP))),
         _as_rows(now, HP),
         torch.cat([_to_size(bias, size) for bias, size in zip(biases, sizes, strict=True)]),
     )
+    return dict(zip(BUFFERS, parts, strict=True)), columns
 
 
 def effective(voice: Checkpoint) -> Checkpoint:
     """The voice that `pack` makes of one."""
     model = voice.config.model
     units, P = model.hidden // 2, model.projection
-    plan, words, orders = _words(voice)
+    columns, words, orders = _words(voice)
+    plan = plan_of(columns, units, P)
     parts = iter(zip(words, orders, strict=True))
     whole = {}
     for (name, weight), matrix in zip(_matrices(voice).items(), plan.matrices, strict=True):
@@ -75,15 +68,15 @@ def effective(voice: Checkpoint) -> Checkpoint:
     return folded(voice, result, narrow_tables(voice))
 
 
-def _words(voice: Checkpoint) -> tuple[Plan, list[np.ndarray], list[np.ndarray]]:
-    """The plan, and of each tile the words [G, 8, K] and the columns int32 [G, K]."""
+def _words(voice: Checkpoint) -> tuple[list[int], list[np.ndarray], list[np.ndarray]]:
+    """The columns that are planned for, and of each tile the words [G, 8, K] and columns [G, K]."""
     model, matrices = voice.config.model, _matrices(voice)
     used = {
         name: (weight.reshape(-1, GROUP, weight.shape[1]) != 0).any(1)
         for name, weight in matrices.items()
     }
-    units = model.hidden // 2
-    plan = plan_of([int(used[name].sum(1).max()) for name in NAMES], units, model.projection)
+    columns = [int(used[name].sum(1).max()) for name in NAMES]
+    plan = plan_of(columns, model.hidden // 2, model.projection)
     words, orders = [], []
     for (name, weight), matrix in zip(matrices.items(), plan.matrices, strict=True):
         parts = matrix.parts
@@ -96,7 +89,7 @@ def _words(voice: Checkpoint) -> tuple[Plan, list[np.ndarray], list[np.ndarray]]
         ends = np.cumsum(parts)
         words += np.split(as_words(kept), ends[:-1], axis=2)
         orders += np.split(order.astype(np.int32), ends[:-1], axis=1)
-    return plan, words, orders
+    return columns, words, orders
 
 
 def _matrices(voice: Checkpoint) -> dict[str, np.ndarray]:

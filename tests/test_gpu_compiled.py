@@ -14,6 +14,13 @@ from wavernn.kernels.gpu.compiled import MODULES, drift
 HERE = Path(__file__).parent
 # written by python -m wavernn.kernels.gpu.compiled --update tests/gpu_code.json
 RECORD = HERE / "gpu_code.json"
+# the configuration that a kernel has where nothing else is asked for
+DEFAULTS = {
+    "resident": "resident sparse-512",
+    "group": "group dense-896 56x16",
+    "tagged": "tagged dense-896 56",
+}
+SAME = ("registers", "shared", "instructions", "counts")
 # what is wrong with each toy
 TOYS = {
     "toy that holds": [],
@@ -28,11 +35,11 @@ TOYS = {
 }
 
 
-def run(*arguments, **more):
+def run(*arguments, program="wavernn.kernels.gpu.compiled", **more):
     # a process that interprets kernels can't compile any
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "wavernn.kernels.gpu.compiled", *arguments]
+    command = [sys.executable, "-m", program, *arguments]
     environment |= {"PYTHONPATH": path} | more
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
@@ -73,6 +80,19 @@ def test_shipped_kernels_are_as_long_as_recorded(shipped):
     assert known.keys() == shipped.keys()
     moved = {name: drift(row, known[name]) for name, row in shipped.items()}
     assert moved == dict.fromkeys(shipped)
+
+
+def test_what_a_launch_compiles_is_what_was_checked(shipped, tmp_path):
+    done = run(program="gpu_launches", TRITON_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["kernel"] for row in rows} == DEFAULTS.keys()
+    for row in rows:
+        known = shipped[DEFAULTS[row["kernel"]]]
+        assert row["cooperative"] == (row["kernel"] != "resident")
+        assert row["stack"] == row["counts"]["LDL"] == row["counts"]["LDGSTS"] == 0
+        if not row["scored"]:
+            assert {key: row[key] for key in SAME} == {key: known[key] for key in SAME}
 
 
 @pytest.mark.parametrize("arch", [80, 89, 100])

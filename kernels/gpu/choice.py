@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -13,10 +13,11 @@ from wavernn.kernels.gpu.call import Kernel
 if TYPE_CHECKING:
     from wavernn.kernels.gpu.resident import Resident
 
-# what each kernel holds the weights in
+# what each kernel holds the weights in; group-64 is the group kernel with 64 lanes a group
 FORMATS = {
     "resident": "bfloat16",
     "group": "float16",
+    "group-64": "float16",
     "tagged": "bfloat16",
     "graph": "float32",
 }
@@ -26,7 +27,7 @@ STREAMED_BYTES = 1_200_000
 
 
 def choose(
-    voice: Checkpoint, device: torch.device, streams: int, format: str | None, kernel: str | None
+    voice: Checkpoint, device: torch.device, format: str | None, kernel: str | None
 ) -> tuple[Kernel, str]:
     """Packs a voice for a kernel of FORMATS; returns it and a sentence on what was chosen.
 
@@ -40,12 +41,12 @@ def choose(
     if kernel is not None and format not in (None, FORMATS[kernel]):
         raise BackendUnavailable(f"the {kernel} kernel has weights in {FORMATS[kernel]} alone")
     if kernel is not None:
-        return _build(voice, device, streams, kernel), f"{kernel}: asked for"
+        return _build(voice, device, kernel), f"{kernel}: asked for"
     if format is not None and format != "bfloat16":
         kernel = next(name for name, own in FORMATS.items() if own == format)
-        return _build(voice, device, streams, kernel), f"{kernel}: it has weights in {format}"
-    resident = _resident(voice, device)
-    streamed = resident.plan.streamed_bytes
+        return _build(voice, device, kernel), f"{kernel}: it has weights in {format}"
+    resident = _build(voice, device, "resident")
+    streamed = cast("Resident", resident).plan.streamed_bytes
     if not streamed:
         return resident, "resident: all weights fit the registers of a multiprocessor"
     if streamed <= STREAMED_BYTES or format == "bfloat16":
@@ -53,7 +54,7 @@ def choose(
             f"resident: {streamed / 1024:.0f} KiB of weights are read from the caches each sample"
         )
     try:
-        group = _build(voice, device, streams, "group")
+        group = _build(voice, device, "group")
     except BackendUnavailable as error:
         return resident, f"resident: {error}"
     return group, (
@@ -62,24 +63,27 @@ def choose(
     )
 
 
-def _build(voice: Checkpoint, device: torch.device, streams: int, kernel: str) -> Kernel:
+def _build(voice: Checkpoint, device: torch.device, kernel: str) -> Kernel:
+    try:
+        return _packed(voice, device, kernel)
+    except ValueError as error:
+        raise BackendUnavailable(f"the {kernel} kernel can't run this voice: {error}") from None
+
+
+def _packed(voice: Checkpoint, device: torch.device, kernel: str) -> Kernel:
+    # all but the first need Triton
     if kernel == "graph":
         from wavernn.kernels.gpu.graph import Graph
 
         return Graph(voice, device)
-    if kernel == "group":
+    if kernel.startswith("group"):
         from wavernn.kernels.gpu.group import Group
 
-        return Group(voice, device)
+        return Group(voice, device, lanes=64 if kernel == "group-64" else 16)
     if kernel == "tagged":
         from wavernn.kernels.gpu.tagged import Tagged
 
         return Tagged(voice, device)
-    return _resident(voice, device)
-
-
-def _resident(voice: Checkpoint, device: torch.device) -> Resident:
-    # needs Triton, which the graph doesn't
     from wavernn.kernels.gpu.resident import Resident
 
     return Resident(voice, device)

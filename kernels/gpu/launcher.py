@@ -42,7 +42,7 @@ class Synthesizer:
             raise ValueError(f"threads must be at least 1, got {threads}")
         self.device = torch.device(device)
         if kernel is None or isinstance(kernel, str):
-            self.kernel, why = choose(checkpoint, self.device, streams, format, kernel)
+            self.kernel, why = choose(checkpoint, self.device, format, kernel)
             log.info("kernel %s", why)
         else:
             self.kernel = kernel

@@ -63,8 +63,8 @@ def effective(voice: Checkpoint) -> Checkpoint:
         for name in NAMES[:3]
     ]
     result = {"R": torch.from_numpy(np.concatenate(R).reshape(6 * units, 2 * units))}
-    for name, (rows, columns) in zip(NAMES[3:], ((P, units), (LEVELS, P)) * 2, strict=True):
-        result[f"{name}.weight"] = torch.from_numpy(whole[name][:rows, :columns].copy())
+    for name, (rows, width) in zip(NAMES[3:], ((P, units), (LEVELS, P)) * 2, strict=True):
+        result[f"{name}.weight"] = torch.from_numpy(whole[name][:rows, :width].copy())
     return folded(voice, result, narrow_tables(voice))
 
 
@@ -129,8 +129,9 @@ def values(words_G8K: np.ndarray) -> np.ndarray:
     """The weights [G, 16, K], float32, that words stand for."""
     words_G8K = np.ascontiguousarray(words_G8K)
     low = (words_G8K.view(np.uint32) << np.uint32(16)).view(np.float32)
-    pairs: np.ndarray = np.stack((low, words_G8K.view(np.float32)), axis=2)
-    return pairs.reshape(len(low), GROUP, -1)
+    weights = np.stack((low, words_G8K.view(np.float32)), axis=2)
+    weights_GRK: np.ndarray = weights.reshape(len(low), GROUP, -1)
+    return weights_GRK
 
 
 def _as_rows(table_Q3U: Tensor, width: int) -> Tensor:

@@ -7,7 +7,9 @@ from contextlib import nullcontext
 import torch
 
 from wavernn.checkpoint import Checkpoint
+from wavernn.errors import BackendUnavailable
 from wavernn.kernels.gpu import tagged_pack, weights
+from wavernn.kernels.gpu.cache import Laid, laid_out
 from wavernn.kernels.gpu.call import Call, Configuration
 from wavernn.kernels.gpu.tagged_kernel import tagged_kernel
 
@@ -48,8 +50,8 @@ def constants(
 class Tagged:
     """A dense voice on groups of N CTAs, each of which runs one lane; see `call.Kernel`.
 
-    `ctas` is N; without it, 8 units of each half go to a CTA. A CTA gives up after `limit` looks
-    at a word that it waits for.
+    `ctas` is N; without it, 8 units of each half go to a CTA, and without `groups` there are as
+    many as the device has room for. A CTA gives up after `limit` looks at a word that it awaits.
     """
 
     name = "tagged"
@@ -60,15 +62,15 @@ class Tagged:
         voice: Checkpoint,
         device: torch.device | str,
         ctas: int | None = None,
-        groups: int = 1,
+        groups: int | None = None,
         limit: int = LIMIT,
     ) -> None:
         model = voice.config.model
-        self.device, self.lanes, self.limit = torch.device(device), groups, limit
+        self.device, self.limit = torch.device(device), limit
         self.sizes = tagged_pack.sizes(voice, ctas)
-        self._check_device(groups)
-        self.packed = tagged_pack.pack(weights.rounded(voice, self.format), self.sizes)
-        self.packed = self.packed.to(self.device)
+        self.lanes = groups = self._groups(groups)
+        tensors, _ = laid_out(voice, f"{self.name}-{self.sizes.ctas}", lambda: self._lay_out(voice))
+        self.packed = tagged_pack.Packed(**tensors).to(self.device)
         self.hop, self.pre_emphasis = model.conditioning_hop_samples, model.pre_emphasis
         # the gathers' and the sums' words; one tensor, so that one call clears it
         columns = 2 * self.sizes.columns
@@ -76,17 +78,21 @@ class Tagged:
         self.sums = self.words[groups * columns :]
         self.failed = torch.zeros(1, dtype=torch.int64, device=self.device)
 
-    def _check_device(self, groups: int) -> None:
+    def _lay_out(self, voice: Checkpoint) -> Laid:
+        return vars(tagged_pack.pack(weights.rounded(voice, self.format), self.sizes)), {}
+
+    def _groups(self, groups: int | None) -> int:
         if self.device.type != "cuda":
-            return
+            return groups or 1
         # a multiprocessor has registers for 8 warps
         places = torch.cuda.get_device_properties(self.device).multi_processor_count
         places *= tagged_pack.WARPS // self.sizes.warps
-        if groups * self.sizes.ctas > places:
-            raise ValueError(
-                f"{groups} groups of {self.sizes.ctas} CTAs must be on the device at once, which "
-                f"has room for {places}; give fewer groups or CTAs"
+        if (groups or 1) * self.sizes.ctas > places:
+            raise BackendUnavailable(
+                f"{groups or 1} groups of {self.sizes.ctas} CTAs must be on the device at once, "
+                f"which has room for {places}"
             )
+        return groups or places // self.sizes.ctas
 
     def launch(self, call: Call) -> None:
         """Enqueues a call on the current stream of the device."""

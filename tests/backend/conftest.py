@@ -24,8 +24,6 @@ from wavernn.rng import uniforms
 
 State = dict[str, np.ndarray]
 MEL = MelConfig(bands=4)
-# formats whose products take float32 or more
-PLAIN = ("float64", "float32", "bfloat16")
 ISAS = ("avx512vnni", "avx512", "avx2", "neon", "baseline")
 
 
@@ -37,7 +35,9 @@ def _beside(name: str) -> ModuleType:
     return module
 
 
-exact, quantised, oracle = _beside("exact"), _beside("quantised"), _beside("oracle")
+exact, half, quantised, oracle = map(_beside, ("exact", "half", "quantised", "oracle"))
+# what a format makes of a voice, where it's more than other weights
+MODELS = {"int8": quantised.Quantised, "float16": half.Half}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Backend:
 
         Plain PyTorch at this precision, or the quantised model in NumPy.
         """
-        if self.format in PLAIN:
+        if self.format not in MODELS:
             voice = self.runs(voice)
             return oracle.plain_torch(voice, work, codes_BT2, self.precision, state)
         _, logits, after = self.oracle(voice)(work, state, codes_BT2)
@@ -84,7 +84,7 @@ class Backend:
 
     def oracle(self, voice: Checkpoint) -> Any:
         """What this backend would be without rounding: an oracle of the model that it runs."""
-        model = {"int8": quantised.Quantised}.get(self.format, exact.Exact)
+        model = MODELS.get(self.format, exact.Exact)
         return oracle.Oracle(voice, model(self.runs(voice)))
 
     def runs(self, voice: Checkpoint) -> Checkpoint:
@@ -117,6 +117,7 @@ class Backend:
 BACKENDS = {
     "gpu-resident": Backend("gpu", "bfloat16", {"kernel": "resident"}),
     "gpu-group": Backend("gpu", "float16", {"kernel": "group"}),
+    "gpu-group-64": Backend("gpu", "float16", {"kernel": "group-64"}),
     "gpu-tagged": Backend("gpu", "bfloat16", {"kernel": "tagged"}),
     "gpu-graph": Backend("gpu", "float32", {"kernel": "graph"}),
     # the same step as it is captured for a GPU

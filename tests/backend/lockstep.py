@@ -12,8 +12,10 @@ import functools
 import inspect
 import itertools
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -22,6 +24,7 @@ from triton.runtime import interpreter
 
 Index = tuple[int, int, int]
 ACCESSES = ("create_masked_load", "create_masked_store", "create_atomic_rmw", "create_atomic_cas")
+LANGUAGES = ("triton.language", "triton.language.core")
 # accesses until the speeds of the programs are drawn anew
 STRETCH = 64
 
@@ -48,30 +51,26 @@ class Lockstep:
         """Runs programs by grid index until all have ended; raises the first error of any."""
         self.error = None
         self.turns = {index: threading.Semaphore(0) for index in programs}
-        threads = [threading.Thread(target=self._live, args=item) for item in programs.items()]
         self._draw_speeds()
-        for thread in threads:
-            thread.start()
-        self._choose().release()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(len(programs)) as pool:
+            for item in programs.items():
+                # it keeps the error of a program, which is `self.error` or a consequence
+                pool.submit(self._live, *item)
+            self._choose().release()
         if self.error is not None:
             raise self.error
 
     def _live(self, index: Index, program: Callable[[], object]) -> None:
         self.here.index = index
-        turn = self.turns[index]
-        turn.acquire()
+        self.turns[index].acquire()
         try:
             if self.error is None:
                 program()
-        except _Left:
-            pass
-        except BaseException as error:
-            self.error = self.error or error
-        del self.turns[index]
-        if self.turns:
-            self._choose().release()
+        finally:
+            self.error = self.error or sys.exception()
+            del self.turns[index]
+            if self.turns:
+                self._choose().release()
 
     def _draw_speeds(self) -> None:
         # a program that lags far behind is what finds a missing wait
@@ -133,9 +132,6 @@ def _patched_once(fn: Any) -> Iterator[None]:
             yield
         finally:
             scope.restore()
-
-
-LANGUAGES = ("triton.language", "triton.language.core")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,7 +67,10 @@ def test_a_gpu_without_triton(device, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kernel": "fast"}, "unknown kernel fast; known: resident, group, tagged, graph"),
+        (
+            {"kernel": "fast"},
+            "unknown kernel fast; known: resident, group, group-64, tagged, graph",
+        ),
         ({"format": "int8"}, "the gpu engine has no format int8; known: bfloat16, float16, float3"),
         (
             {"kernel": "group", "format": "bfloat16"},
@@ -78,6 +82,16 @@ def test_a_gpu_without_triton(device, monkeypatch):
 def test_what_no_kernel_is(voice, options, message):
     with pytest.raises(BackendUnavailable, match=message):
         Synthesizer(voice, 1, device="cpu", **options)
+
+
+def test_a_voice_that_a_kernel_cant_hold(voice):
+    pytest.importorskip("triton", reason="Triton isn't installed: pip install 'wavernn[gpu]'")
+    loud = replace(voice, tensors={**voice.tensors, "rows": voice.tensors["rows"] * 1e6})
+    for kernel in ("resident", "group", "tagged"):
+        with pytest.raises(
+            BackendUnavailable, match=f"the {kernel} kernel can't run this voice: .* of float16"
+        ):
+            Synthesizer(loud, 1, kernel=kernel, device="cpu")
 
 
 def test_threads_are_at_least_one(voice):

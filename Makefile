@@ -69,7 +69,8 @@ bench: .venv/core.stamp
 # Checks and times the GPU kernels, well within ten minutes. It takes $(PYTHON) as it is, with torch,
 # triton, numpy and safetensors, since the torch in .venv may be one without CUDA.
 gpu: linked
-	cd .build/linked && $(PYTHON) -m wavernn.kernels.gpu.device_bench --out $(abspath $(GPU_OUT)) $(GPU_ARGS)
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/.build/linked \
+	$(PYTHON) -m wavernn.kernels.gpu.device_bench --out $(GPU_OUT) $(GPU_ARGS)
 
 install: .venv/dev.stamp
 

@@ -85,7 +85,7 @@ def test_failures_are_counted_and_shown(tmp_path):
 
 def test_every_kernel_runs_every_voice_and_its_own_first():
     stages = device_bench.stages(False)
-    assert len(stages) == len(set(stages)) == 2 + 4 * 3
+    assert len(stages) == len(set(stages)) == 2 + 5 * 3
     assert [str(stage) for stage in stages[:3]] == ["device", "exchange", "resident sparse-512"]
     # an interpreter takes long
     few = device_bench.stages(True)

@@ -28,6 +28,7 @@ VOICES = ("dense-896", "sparse-512", "sparse-1024")
 MADE_FOR = {
     "resident": ("sparse-512",),
     "group": ("dense-896",),
+    "group-64": ("dense-896",),
     "tagged": ("dense-896",),
     "graph": VOICES,
 }

@@ -26,7 +26,7 @@ from wavernn.model import LEVELS
 
 # how far from an edge of the exact probabilities a draw may fall on its other side: sums of a
 # kernel are float32, its tensor cores take the state in float16
-EDGE = {"graph": 1e-4, "resident": 1e-4, "tagged": 1e-4, "group": 4e-3}
+EDGE = {"graph": 1e-4, "resident": 1e-4, "tagged": 1e-4, "group": 4e-3, "group-64": 4e-3}
 # the share of draws that may
 ON_EDGES = 0.01
 

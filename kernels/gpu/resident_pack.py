@@ -122,7 +122,8 @@ def as_words(weight_GRK: np.ndarray) -> np.ndarray:
     magnitude = np.abs(high).view(np.uint32).astype(np.int64)
     upper = np.maximum((magnitude - bits + 0x8000) >> 16, 0)
     sign = high.view(np.uint32).astype(np.int64) >> 31
-    return (sign << 31 | upper << 16 | bits).astype(np.uint32).view(np.int32)
+    words_G8K: np.ndarray = (sign << 31 | upper << 16 | bits).astype(np.uint32).view(np.int32)
+    return words_G8K
 
 
 def values(words_G8K: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ BIN = .venv/bin
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS)
 ENGINE = $(wildcard kernels/csrc/*)
 
-.PHONY: demo test check sanitize bench gpu linked install
+.PHONY: demo test check sanitize bench gpu gpu-code linked install
 
 demo: .venv/core.stamp
 	$(BIN)/wavernn synth $(CHECKPOINT) $(MEL) -o $(OUT)
@@ -66,11 +66,17 @@ sanitize: install .build/sanitized/engine.so
 bench: .venv/core.stamp
 	$(BIN)/wavernn bench
 
+# Python from a checkout's root would take wavernn/ there for the whole package
+LINKED = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/.build/linked
+
 # Checks and times the GPU kernels, well within ten minutes. It takes $(PYTHON) as it is, with torch,
 # triton, numpy and safetensors, since the torch in .venv may be one without CUDA.
 gpu: linked
-	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/.build/linked \
-	$(PYTHON) -m wavernn.kernels.gpu.device_bench --out $(GPU_OUT) $(GPU_ARGS)
+	$(LINKED) $(PYTHON) -m wavernn.kernels.gpu.device_bench --out $(GPU_OUT) $(GPU_ARGS)
+
+# What the GPU kernels become as machine code; needs no GPU.
+gpu-code: install linked
+	$(LINKED) $(BIN)/python -m wavernn.kernels.gpu.compiled --jobs 2 $(GPU_ARGS)
 
 install: .venv/dev.stamp
 

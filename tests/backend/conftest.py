@@ -121,7 +121,7 @@ BACKENDS = {
     "gpu-tagged": Backend("gpu", "bfloat16", {"kernel": "tagged"}),
     "gpu-graph": Backend("gpu", "float32", {"kernel": "graph"}),
     # the same step as it is captured for a GPU
-    "gpu-graph-on-cpu": Backend("gpu", "float32", {"kernel": "graph", "device": "cpu"}),
+    "gpu-graph-eager": Backend("gpu", "float32", {"kernel": "graph", "device": "cpu"}),
     "reference": Backend("reference", "float64"),
     "reference-float32": Backend("reference", "float32", {"format": "float32"}),
 } | {

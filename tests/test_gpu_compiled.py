@@ -116,7 +116,7 @@ def test_a_table_and_a_record_can_be_had(tmp_path):
     assert head.startswith("| kernel | warps | registers |")
     assert row.startswith("| toy that holds | 8 |") and row.count("|") == line.count("|")
     (archs,) = json.loads(record.read_text()).values()
-    assert archs["sm_90"]["toy that holds"].keys() == {"instructions", "registers"}
+    assert archs["sm_90"]["toy that holds"].keys() == {"instructions", "registers", "shared"}
 
 
 def test_a_process_that_interprets_is_refused():

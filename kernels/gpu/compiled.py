@@ -169,7 +169,7 @@ def update(path: Path, found: list[dict[str, Any]]) -> None:
     """Records the loops' lengths in place of those of the same Triton and compute capability."""
     known = json.loads(path.read_text()) if path.exists() else {}
     of_version = known.setdefault(found[0]["triton"], {})
-    keys = ("instructions", "registers")
+    keys = ("instructions", "registers", "shared")
     of_version[f"sm_{found[0]['arch']}"] = {r["name"]: {k: r[k] for k in keys} for r in found}
     path.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
 

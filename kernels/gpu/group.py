@@ -79,8 +79,22 @@ class Group:
             raise ValueError(f"a group has {', '.join(map(str, TILES))} lanes, not {lanes}")
         model = voice.config.model
         self.device, self.patience, self.tile = torch.device(device), patience, lanes
-        self.cut = group_pack.slices(model.hidden, model.projection, ctas)
-        groups = self._groups(groups)
+        sizes = (model.hidden, model.projection)
+        # programs that are interpreted need no room
+        places = shared = 1 << 30
+        if self.device.type == "cuda":
+            about = torch.cuda.get_device_properties(self.device)
+            places, shared = about.multi_processor_count, about.shared_memory_per_block_optin
+        if ctas is None:
+            self.cut = group_pack.fitting(*sizes, lanes, places, shared)
+        else:
+            self.cut = group_pack.slices(*sizes, ctas)
+        groups = groups or (max(places // self.cut.ctas, 1) if self.device.type == "cuda" else 1)
+        if groups * self.cut.ctas > places:
+            raise BackendUnavailable(
+                f"{groups} groups of {self.cut.ctas} programs must be on the device at once, "
+                f"which has {places} multiprocessors"
+            )
         self.lanes, self.programs = lanes * groups, self.cut.ctas * groups
         tensors, header = laid_out(
             voice, f"{self.name}-{self.cut.ctas}", lambda: self._lay_out(voice)
@@ -101,17 +115,6 @@ class Group:
         slabs = group_pack.slabs(weights.rounded(voice, self.format), self.cut)
         tensors = {name: value for name, value in vars(slabs).items() if name != "scale"}
         return tensors, {"scale": slabs.scale}
-
-    def _groups(self, groups: int | None) -> int:
-        if self.device.type != "cuda":
-            return groups or 1
-        places = torch.cuda.get_device_properties(self.device).multi_processor_count
-        if (groups or 1) * self.cut.ctas > places:
-            raise BackendUnavailable(
-                f"{groups or 1} groups of {self.cut.ctas} programs must be on the device at once, "
-                f"which has {places} multiprocessors"
-            )
-        return groups or places // self.cut.ctas
 
     def launch(self, call: Call) -> None:
         """Enqueues a call on the current stream of the device."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wavernn.checkpoint import Checkpoint
+from wavernn.errors import BackendUnavailable
 from wavernn.kernels.gpu import weights
 from wavernn.model import LEVELS
 
@@ -50,6 +51,11 @@ class Slices:
         """Rows of a program's product: M."""
         return 8 * self.units
 
+    def shared_bytes(self, lanes: int) -> int:
+        """What a program of so many lanes holds in shared memory: weights, and an input of each."""
+        products = 2 * self.rows * self.columns + lanes * self.columns
+        return 2 * (products + 2 * LEVELS * self.summed)
+
 
 def slices(hidden: int, projection: int, ctas: int | None) -> Slices:
     """Cuts a voice for `ctas` programs, or for as few as have room for it."""
@@ -59,6 +65,22 @@ def slices(hidden: int, projection: int, ctas: int | None) -> Slices:
         ctas = -(-half // units)
     units = max(2, power(-(-half // ctas)), power(-(-projection // (2 * ctas))))
     return Slices(hidden, projection, ctas, units)
+
+
+def fitting(hidden: int, projection: int, lanes: int, places: int, shared_bytes: int) -> Slices:
+    """Cuts a voice for a device with so many multiprocessors, each with this shared memory.
+
+    Raises BackendUnavailable where it has room for none.
+    """
+    cut = slices(hidden, projection, None)
+    while cut.shared_bytes(lanes) > shared_bytes and cut.ctas <= places:
+        cut = slices(hidden, projection, 2 * cut.ctas)
+    if cut.ctas > places:
+        raise BackendUnavailable(
+            f"{cut.ctas} programs with {cut.shared_bytes(lanes)} bytes of shared memory must be on "
+            f"the device at once, which has {places} multiprocessors of {shared_bytes} bytes"
+        )
+    return cut
 
 
 def power(size: int) -> int:

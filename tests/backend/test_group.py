@@ -1,5 +1,6 @@
 import contextlib
 import importlib.util
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from wavernn.audio import de_emphasis, decode
+from wavernn.errors import BackendUnavailable
 from wavernn.kernels.gpu import weights
 
 if importlib.util.find_spec("triton") is None:
@@ -221,3 +223,32 @@ def test_configurations_name_every_argument():
     for configuration in group.configurations():
         assert set(configuration.types) | set(configuration.constants) == names
         assert configuration.cooperative
+
+
+@pytest.mark.parametrize(
+    ("lanes", "places", "shared", "ctas"),
+    [
+        (16, 132, 232_448, 56),
+        (64, 132, 232_448, 56),
+        (16, 128, 101_376, 112),
+        (16, 108, 166_912, 56),
+    ],
+)
+def test_a_device_decides_how_a_voice_is_cut(lanes, places, shared, ctas):
+    assert group_pack.fitting(896, 448, lanes, places, shared).ctas == ctas
+
+
+def test_a_device_without_room_is_refused():
+    with pytest.raises(BackendUnavailable, match=r"112 programs with 98304 bytes .* 84 multiproc"):
+        group_pack.fitting(896, 448, 16, 84, 101_376)
+
+
+def test_the_room_that_is_asked_for_is_what_is_compiled():
+    recorded = json.loads((Path(__file__).parents[1] / "gpu_code.json").read_text())
+    for name, code in recorded["3.6.0"]["sm_90"].items():
+        kernel, _, shape = name.partition(" dense-896 ")
+        if kernel == "group":
+            ctas, lanes = map(int, shape.split("x"))
+            asked = group_pack.slices(896, 448, ctas).shared_bytes(lanes)
+            # a little less is used where lanes are few
+            assert code["shared"] <= asked <= 1.05 * code["shared"]

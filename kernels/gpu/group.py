@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+import triton
 
 from wavernn.checkpoint import Checkpoint
 from wavernn.errors import BackendUnavailable
@@ -83,8 +84,9 @@ class Group:
         # programs that are interpreted need no room
         places = shared = 1 << 30
         if self.device.type == "cuda":
-            about = torch.cuda.get_device_properties(self.device)
-            places, shared = about.multi_processor_count, about.shared_memory_per_block_optin
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            about = triton.runtime.driver.active.utils.get_device_properties(index)
+            places, shared = about["multiprocessor_count"], about["max_shared_mem"]
         if ctas is None:
             self.cut = group_pack.fitting(*sizes, lanes, places, shared)
         else:

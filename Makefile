@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
-# what `make test` and `make check` install: dev,eval where there is a C compiler
+# what `make test` and `make check` install: dev,eval where there is a C++ compiler
 EXTRAS ?= dev
 # processes that tests run in
 JOBS ?= auto

@@ -73,6 +73,7 @@ def package_files() -> Iterable[Path]:
         yield from (ROOT / folder).rglob("*.py")
     yield ROOT / "wavernn/py.typed"
     yield from (ROOT / "train/recipes").glob("*.toml")
+    yield ROOT / "train/page.html"
 
 
 @pytest.fixture(scope="session")

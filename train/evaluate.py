@@ -1,23 +1,29 @@
-"""How good a voice is on recordings: bits per sample, and copy synthesis beside the original."""
+"""How good a voice is on recordings: bits per sample, and copy synthesis beside the original.
+
+Other voices, Griffin-Lim and WORLD may be judged by the same clips in the same run.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from wavernn.audio import read_audio, write_audio
 from wavernn.checkpoint import Checkpoint
 from wavernn.engine import Vocoder
 from wavernn.errors import DataError
-from wavernn.train.features import Features, build, find_recordings
-from wavernn.train.metrics import compare, missing_metrics
+from wavernn.train import baselines as other_vocoders
+from wavernn.train import page as pages
+from wavernn.train.copysynthesis import Speaker, copy_synthesis
+from wavernn.train.features import build, find_recordings
+from wavernn.train.intelligibility import Aligner, Texts, missing_aligner
+from wavernn.train.metrics import missing_metrics
+from wavernn.train.transcripts import find_transcripts
 from wavernn.train.validate import bits_per_sample, flac_bits, make_slices
 
 log = logging.getLogger(__name__)
@@ -53,41 +59,6 @@ def _spread(count: int, of: int) -> list[int]:
     return [int((i + 0.5) * of / count) for i in range(count)]
 
 
-def copy_synthesis(
-    vocoder: Vocoder,
-    recordings: dict[str, Path],
-    features: Features,
-    clips: list[int],
-    seed: int,
-    keep: Path | None,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Speaks clips from their own mels and compares: means of `metrics.compare`, and the speed."""
-    mel_config = vocoder.voice.config.mel
-    rows: list[dict[str, float | None]] = []
-    made_s, spent_s = 0.0, 0.0
-    for done, clip in enumerate(clips):
-        progress("copy synthesis", done, len(clips))
-        name = features.names[clip]
-        first, frames = int(features.first[clip]), int(features.frames[clip])
-        mel_NM = np.array(features.mel_NM[first : first + frames])
-        started = time.perf_counter()
-        test_T = vocoder.synthesize(mel_NM, seed)
-        spent_s += time.perf_counter() - started
-        made_s += len(test_T) / mel_config.rate_hz
-        reference_T = read_audio(recordings[name], mel_config.rate_hz)
-        test_T = test_T[: len(reference_T)]
-        rows.append(compare(reference_T, test_T, mel_config))
-        if keep is not None:
-            write_audio(keep / f"{name.replace('/', '_')}.flac", test_T, mel_config.rate_hz)
-    progress("copy synthesis", len(clips), len(clips))
-    result: dict[str, Any] = {}
-    for key in rows[0]:
-        known = [value for row in rows if (value := row[key]) is not None]
-        result[key] = float(np.mean(known)) if known else None
-    return result | {"realtime_factor": made_s / spent_s, "clips": len(rows)}
-
-
 def evaluate(
     voice: Checkpoint,
     data: Path,
@@ -101,37 +72,112 @@ def evaluate(
     progress: Progress = lambda label, done, total: None,
     format: str | None = None,
     threads: int = 1,
+    baselines: bool = False,
+    others: Mapping[str, Checkpoint] | None = None,
+    html: Path | None = None,
 ) -> dict[str, Any]:
     """Judges a voice: the keys of `wavernn eval --json`, None where a metric can't be had.
 
     Bits per sample are taken over all chosen recordings (at most `seconds_per_clip` of each),
-    copy synthesis over `clips` of them, spread evenly; `keep` receives what was synthesised.
+    copy synthesis over `clips` of them, spread evenly; `keep` receives what was synthesised, and
+    `html` a page to look and listen at it. With `baselines` or `others` the result has the same
+    keys for other vocoders under "baselines", and for other voices, by name, under "compare".
     """
     if clips < 1:
         raise DataError(f"clips must be at least 1, got {clips}")
     # what can't run or be written is to be known before the long work
-    vocoder = Vocoder(voice, backend, format, threads)
+    voices = _voices(voice, others or {})
+    vocoders = {name: Vocoder(v, backend, format, threads) for name, v in voices.items()}
     recordings = choose(voice, data, every_clip)
+    texts = _texts(recordings)
+    if html is not None:
+        pages.check_target(html)
     if keep is not None:
         _make_folder(keep)
-    for sentence in missing_metrics():
+    for sentence in (*missing_metrics(), *(other_vocoders.missing() if baselines else ())):
         log.warning("%s", sentence)
-    features = build(recordings, cache, voice.config, lambda i, n: progress("features", i, n))
+    bits = {
+        name: _bits(v, recordings, cache, seconds_per_clip, progress, name if others else "")
+        for name, v in voices.items()
+    }
+    features = build(recordings, cache, voice.config)
+    speakers = {name: _speaker(vocoder, seed) for name, vocoder in vocoders.items()}
+    more = other_vocoders.speakers(voice.config.mel, seed) if baselines else {}
+    page = pages.Page(voice.config.mel) if html is not None else None
+    judged = copy_synthesis(
+        speakers | more,
+        recordings,
+        features,
+        voice.config.mel,
+        _spread(clips, len(features.names)),
+        texts,
+        keep,
+        page.add if page is not None else None,
+        progress,
+    )
+    result, *rest = (bits[name] | judged[name] for name in voices)
+    if more:
+        result["baselines"] = {name: judged[name] for name in more}
+    if rest:
+        result["compare"] = dict(zip(list(voices)[1:], rest, strict=True))
+    if page is not None and html is not None:
+        page.write(html, voices, result)
+    return result
+
+
+def _voices(voice: Checkpoint, others: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """All voices by name; checks that they take the same mels and can be told apart."""
+    own = voice.config.name
+    for name, other in others.items():
+        if other.config.mel != voice.config.mel:
+            raise DataError(f"{name} takes another mel than {own}; compare voices of one mel")
+        if name == own:
+            raise DataError(f"two voices are called {name}; give one file another name")
+    for name in (own, *others):
+        if name in other_vocoders.NAMES:
+            raise DataError(f"a voice can't be called {name}, as another vocoder is; rename it")
+    return {own: voice, **others}
+
+
+def _texts(recordings: Mapping[str, Path]) -> Texts | None:
+    transcripts = find_transcripts(recordings)
+    if not transcripts:
+        log.info("no transcripts lie beside the recordings, so nothing is aligned with them")
+        return None
+    if sentence := missing_aligner():
+        log.warning("%s", sentence)
+        return None
+    return Texts(Aligner(), transcripts)
+
+
+def _bits(
+    voice: Checkpoint,
+    recordings: dict[str, Path],
+    cache: Path,
+    seconds_per_clip: float,
+    progress: Progress,
+    name: str,
+) -> dict[str, Any]:
+    """Bits per sample of a voice over all recordings, beside FLAC's."""
+    of = f" of {name}" if name else ""
+    features = build(recordings, cache, voice.config, lambda i, n: progress(f"features{of}", i, n))
     model = voice.model()
-    slices = make_slices(features, model, torch.device("cpu"))
     everything = np.arange(len(features.names))
     bits = bits_per_sample(
         model,
         features,
-        slices,
+        make_slices(features, model, torch.device("cpu")),
         everything,
         seconds_per_clip,
-        lambda i, n: progress("bits per sample", i, n),
+        lambda i, n: progress(f"bits per sample{of}", i, n),
     )
     result: dict[str, Any] = {"bits_silence": None, "bits_voiced": None} | bits
     result["flac_bits"] = flac_bits(features, everything)
-    some = _spread(clips, len(features.names))
-    return result | copy_synthesis(vocoder, recordings, features, some, seed, keep, progress)
+    return result | {"bits_below_flac": result["flac_bits"] - result["bits_per_sample"]}
+
+
+def _speaker(vocoder: Vocoder, seed: int) -> Speaker:
+    return lambda mel_NM, samples_T: vocoder.synthesize(mel_NM, seed)
 
 
 def _make_folder(folder: Path) -> None:

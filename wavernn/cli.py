@@ -156,15 +156,24 @@ def evaluate(
     threads: Threads = 1,
     every_clip: Annotated[bool, typer.Option(help="Score clips it was trained on, too.")] = False,
     keep: Annotated[Path | None, typer.Option(help="Folder for what was synthesised.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Judge Griffin-Lim and WORLD as well.")] = False,
+    compare: Annotated[
+        list[str], typer.Option(metavar="VOICE", help="Judge another voice as well; repeatable.")
+    ] = [],  # noqa: B006
+    html: Annotated[
+        Path | None, typer.Option(help="Page with players and pictures, with baselines.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Measure a voice on recordings: bits per sample, copy synthesis, speed."""
     from tempfile import TemporaryDirectory
 
+    from wavernn.train import scoreboard
     from wavernn.train.evaluate import evaluate as judge
-    from wavernn.voices import open_voice
+    from wavernn.voices import open_voice, open_voices
 
     voice = open_voice(checkpoint)
+    others = open_voices(compare)
     with TemporaryDirectory() as cache, _progress() as progress:
         result = judge(
             voice,
@@ -178,8 +187,14 @@ def evaluate(
             progress=progress,
             format=format_,
             threads=threads,
+            baselines=baselines or html is not None,
+            others=others,
+            html=html,
         )
-    show(result, json_)
+    if json_:
+        show(result, json_)
+    else:
+        typer.echo(scoreboard.text(voice.config.name, result))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from wavernn.checkpoint import Checkpoint, load
@@ -29,3 +30,19 @@ def find(name: str) -> Path:
 def open_voice(name: str) -> Checkpoint:
     """Loads a voice given by path, by name, or as "default"; raises CheckpointError."""
     return load(find(name))
+
+
+def open_voices(names: Sequence[str]) -> dict[str, Checkpoint]:
+    """Loads voices by what tells them apart: the file's name, or its folder's for a run.
+
+    Raises CheckpointError where two would be called the same.
+    """
+    found: dict[str, Checkpoint] = {}
+    for name in names:
+        path = find(name)
+        # a run's voice is RUN/checkpoint.safetensors
+        label = path.resolve().parent.name if path.stem == "checkpoint" else path.stem
+        if label in found:
+            raise CheckpointError(f"two voices are called {label}; give one file another name")
+        found[label] = load(path)
+    return found

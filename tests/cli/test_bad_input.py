@@ -254,3 +254,32 @@ def test_wrong_numbers_are_wrong_use(data, voice, wavernn, monkeypatch, line):
     assert (done.code, done.out) == (2, "")
     assert next(word for word in line.split() if word.startswith("--")) in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--html", "."], r"\. is a folder; give the path of the page to write"),
+        (["--html", "none/page.html"], "the folder none doesn't exist; make it first"),
+        (["--html", "p.html", "--compare", "nobody"], "unknown voice nobody; shipped: .*"),
+        (["--html", "p.html", "--compare", "data/a.wav"], "data/a.wav is not a wavernn .*"),
+        (["--compare", "small.safetensors"], "two voices are called small; give one file .*"),
+        (["--compare", "v/a.safetensors", "--compare", "w/a.safetensors"], "two .* called a; .*"),
+    ],
+)
+def test_what_eval_cannot_do_is_a_sentence(
+    tmp_path, voice, wavernn, monkeypatch, options, sentence
+):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("data", "v", "w"):
+        Path(folder).mkdir()
+    soundfile.write("data/a.wav", sine(3000), 22_050)
+    for name in ("small", "v/a", "w/a"):
+        Path(f"{name}.safetensors").write_bytes(voice.read_bytes())
+    before = sorted(tmp_path.rglob("*"))
+    done = wavernn("eval", voice, "data", "--backend", "reference", *options)
+    assert (done.code, done.out) == (2, "")
+    assert re.search(rf"^wavernn: {sentence}$", done.err, re.MULTILINE)
+    assert "Traceback" not in done.err
+    assert sorted(tmp_path.rglob("*")) == before

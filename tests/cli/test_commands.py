@@ -294,6 +294,28 @@ def test_eval_judges_a_voice(tmp_path, voice, wavernn):
     assert {path.name for path in (tmp_path / "kept").iterdir()} == {"a.flac", "b.flac", "c.flac"}
 
 
+def test_eval_makes_a_page_and_a_table(tmp_path, voice, wavernn):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "data").mkdir()
+    soundfile.write(tmp_path / "data" / "a.wav", sine(3000), 22_050)
+    (tmp_path / "twin.safetensors").write_bytes(voice.read_bytes())
+    arguments = ("--backend", "reference", "--html", tmp_path / "page.html")
+    done = wavernn(
+        "eval", voice, tmp_path / "data", *arguments, "--compare", tmp_path / "twin.safetensors"
+    )
+    assert done.code == 0
+    head, *rows = done.out.splitlines()
+    assert head.split()[:3] == ["small", "twin", "griffin_lim"]
+    table = {key: values for key, *values in map(str.split, rows)}
+    # the same voice by two names
+    for key in ("bits_per_sample", "mel_l1", "mr_stft", "stoi"):
+        assert table[key][0] == table[key][1], key
+    assert table["bits_per_sample"][2] == "–"
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<audio") == page.count("<img") == len(head.split()) + 1
+    assert "page.html" in {path.name for path in tmp_path.iterdir()}
+
+
 def test_train_makes_a_voice_that_speaks(tmp_path, wavernn):
     data = tmp_path / "data"
     data.mkdir()

@@ -9,6 +9,7 @@ from wavernn.audio import read_audio
 from wavernn.checkpoint import Checkpoint
 from wavernn.errors import BackendUnavailable, DataError
 from wavernn.model import WaveRNN
+from wavernn.train import baselines, metrics
 from wavernn.train import evaluate as module
 from wavernn.train.evaluate import choose, evaluate
 from wavernn.train.features import build, find_recordings
@@ -16,10 +17,14 @@ from wavernn.train.validate import bits_per_sample, make_slices
 
 RATE_HZ, HOP = 8_000, 64
 
-# those of `wavernn eval --json`, and three more
+# those of `wavernn eval --json`, of a voice and of any vocoder
+BITS = """
+    bits_per_sample bits_coarse bits_fine flac_bits bits_silence bits_voiced bits_below_flac
+"""
 KEYS = """
-    bits_per_sample bits_coarse bits_fine flac_bits mel_l1 mr_stft mcd_db f0_rmse_hz vuv_error pesq
-    stoi silence_db realtime_factor clips bits_silence bits_voiced silence_reference_db
+    mel_l1 mr_stft mcd_db f0_rmse_hz vuv_error pesq stoi silence_db silence_reference_db
+    silence_above_db align align_reference align_ratio align_ratio_low align_ratio_high align_clips
+    realtime_factor clips
 """
 
 
@@ -58,7 +63,7 @@ def test_the_result_has_the_promised_keys(voice, data, tmp_path):
         backend="reference",
         progress=lambda *step: seen.append(step),
     )
-    assert result.keys() == set(KEYS.split())
+    assert result.keys() == set((BITS + KEYS).split())
     assert result["clips"] == 1
     assert result["realtime_factor"] > 0
     assert result["mel_l1"] > 0
@@ -133,6 +138,68 @@ def test_held_out_clips_of_a_folder_in_folders(quick, data, tmp_path):
     assert list(choose(voice, tmp_path / "a", False)) == ["clip2", "clip6"]
 
 
+def test_baselines_and_other_voices_are_judged_by_the_same_clips(
+    quick, voice, data, tmp_path, perfect
+):
+    torch.manual_seed(1)
+    config = quick("name=other", "model.pre_emphasis=0.5")
+    other = Checkpoint(config, WaveRNN(config.model, config.mel).state_dict())
+    kept = tmp_path / "kept"
+    result = evaluate(
+        voice, data, tmp_path, clips=1, keep=kept, baselines=True, others={"small": other}
+    )
+    made = baselines.speakers(voice.config.mel, 0)
+    assert result.keys() == set((BITS + KEYS).split()) | {"baselines", "compare"}
+    assert result["baselines"].keys() == made.keys()
+    assert result["compare"].keys() == {"small"}
+    assert result["compare"]["small"].keys() == set((BITS + KEYS).split())
+    assert result["compare"]["small"]["bits_per_sample"] != result["bits_per_sample"]
+    for name in made:
+        row = result["baselines"][name]
+        assert row.keys() == set(KEYS.split())
+        assert row["clips"] == 1
+        assert 0 < row["mel_l1"] < 1.5
+    names = {path.name for path in kept.iterdir()}
+    assert names == {"clip6.flac", "clip6.small.flac"} | {f"clip6.{name}.flac" for name in made}
+
+
+def test_clips_with_a_transcript_are_aligned(voice, data, tmp_path, perfect, monkeypatch, caplog):
+    class Fake:
+        def words(self, text):
+            return text.split()
+
+        def unknown(self, words):
+            return []
+
+        def score(self, samples_T, rate_hz, words):
+            return 0.5 + 0.01 * len(words)
+
+    monkeypatch.setattr(module, "missing_aligner", lambda: None)
+    monkeypatch.setattr(module, "Aligner", Fake)
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "clip2.txt").write_text("a few words")
+    caplog.set_level(logging.INFO)
+    result = evaluate(voice, tmp_path / "data", tmp_path / "cache")
+    assert (result["align"], result["align_ratio"], result["align_clips"]) == (0.53, 1.0, 1)
+    assert "not aligned: clip6 has no transcript" in caplog.text
+    monkeypatch.setattr(module, "missing_aligner", lambda: "no aligner here")
+    result = evaluate(voice, tmp_path / "data", tmp_path / "cache")
+    assert (result["align"], result["align_clips"]) == (None, 0)
+    assert "no aligner here" in caplog.text
+
+
+def test_voices_that_cannot_be_compared_are_refused(quick, voice, data, tmp_path):
+    own = voice.config.name
+    for others, sentence in (
+        ({"small": Checkpoint(quick("mel.bands=8"), {})}, f"small takes another mel than {own}"),
+        ({own: voice}, f"two voices are called {own}; give one file another name"),
+        ({"world": voice}, "a voice can't be called world, as another vocoder is; rename it"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            evaluate(voice, data, tmp_path / "cache", others=others)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_recordings_of_one_name_in_two_folders_are_told_apart(
     quick, voice, data, tmp_path, perfect
 ):
@@ -145,7 +212,7 @@ def test_recordings_of_one_name_in_two_folders_are_told_apart(
 
 def test_a_metric_that_no_clip_has_is_none(voice, tmp_path, monkeypatch, data, perfect):
     monkeypatch.setattr(
-        module, "compare", lambda *args: {"mel_l1": 1.0, "pesq": None, "f0_rmse_hz": None}
+        metrics, "compare", lambda *args: {"mel_l1": 1.0, "pesq": None, "f0_rmse_hz": None}
     )
     result = evaluate(voice, data, tmp_path / "cache")
     assert (result["mel_l1"], result["pesq"], result["f0_rmse_hz"]) == (1.0, None, None)
@@ -153,7 +220,7 @@ def test_a_metric_that_no_clip_has_is_none(voice, tmp_path, monkeypatch, data, p
 
 def test_the_mean_is_over_the_clips_that_have_a_metric(voice, tmp_path, monkeypatch, data, perfect):
     values = iter([4.0, None, 1.0])
-    monkeypatch.setattr(module, "compare", lambda *args: {"f0_rmse_hz": next(values)})
+    monkeypatch.setattr(metrics, "compare", lambda *args: {"f0_rmse_hz": next(values)})
     result = evaluate(voice, data, tmp_path / "cache", clips=3, every_clip=True)
     assert result["f0_rmse_hz"] == 2.5
 

@@ -4,7 +4,7 @@ import pytest
 
 from wavernn import checkpoint, voices
 from wavernn.errors import CheckpointError
-from wavernn.voices import DEFAULT, find, open_voice
+from wavernn.voices import DEFAULT, find, open_voice, open_voices
 
 
 @pytest.fixture
@@ -66,3 +66,14 @@ def test_a_folder_is_no_voice(shipped, voice):
 def test_the_folder_is_that_of_the_source_tree():
     root = Path(voices.__file__).resolve().parents[1]
     assert root / "checkpoints" == voices.FOLDER
+
+
+def test_several_voices_are_told_apart_by_their_files(shipped, voice):
+    for run in ("one", "two"):
+        Path(run).mkdir()
+        checkpoint.save(Path(run, "checkpoint.safetensors"), voice)
+    names = ["other", "one/checkpoint.safetensors", "two/checkpoint.safetensors"]
+    assert list(open_voices(names)) == ["other", "one", "two"]
+    assert open_voices([]) == {}
+    with pytest.raises(CheckpointError, match="two voices are called other; give one file another"):
+        open_voices(["other", str(shipped / "other.safetensors")])

@@ -75,6 +75,7 @@ def evaluate(
     baselines: bool = False,
     others: Mapping[str, Checkpoint] | None = None,
     html: Path | None = None,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
     """Judges a voice: the keys of `wavernn eval --json`, None where a metric can't be had.
 
@@ -82,6 +83,7 @@ def evaluate(
     copy synthesis over `clips` of them, spread evenly; `keep` receives what was synthesised, and
     `html` a page to look and listen at it. With `baselines` or `others` the result has the same
     keys for other vocoders under "baselines", and for other voices, by name, under "compare".
+    `temperature` is that of copy synthesis; bits per sample are those at 1.
     """
     if clips < 1:
         raise DataError(f"clips must be at least 1, got {clips}")
@@ -101,7 +103,7 @@ def evaluate(
         for name, v in voices.items()
     }
     features = build(recordings, cache, voice.config)
-    speakers = {name: _speaker(vocoder, seed) for name, vocoder in vocoders.items()}
+    speakers = {name: _speaker(vocoder, seed, temperature) for name, vocoder in vocoders.items()}
     more = other_vocoders.speakers(voice.config.mel, seed) if baselines else {}
     page = pages.Page(voice.config.mel) if html is not None else None
     judged = copy_synthesis(
@@ -176,8 +178,8 @@ def _bits(
     return result | {"bits_below_flac": result["flac_bits"] - result["bits_per_sample"]}
 
 
-def _speaker(vocoder: Vocoder, seed: int) -> Speaker:
-    return lambda mel_NM, samples_T: vocoder.synthesize(mel_NM, seed)
+def _speaker(vocoder: Vocoder, seed: int, temperature: float) -> Speaker:
+    return lambda mel_NM, samples_T: vocoder.synthesize(mel_NM, seed, temperature)
 
 
 def _make_folder(folder: Path) -> None:

@@ -21,8 +21,8 @@ from wavernn.options import (
     Json,
     Overrides,
     Seed,
+    Temperature,
     Threads,
-    positive,
     show,
 )
 
@@ -100,9 +100,7 @@ def synth(
     backend: Backend = "auto",
     format_: Format = None,
     threads: Threads = 1,
-    temperature: Annotated[
-        float, typer.Option(callback=positive, help="Below 1 is duller, above 1 rougher.")
-    ] = 1.0,
+    temperature: Temperature = 1.0,
     stream: Annotated[bool, typer.Option(help="Raw 16-bit PCM on stdout as it's made.")] = False,
 ) -> None:
     """Turn a mel, or a recording's own mel, into speech."""
@@ -154,6 +152,7 @@ def evaluate(
     backend: Backend = "auto",
     format_: Format = None,
     threads: Threads = 1,
+    temperature: Temperature = 1.0,
     every_clip: Annotated[bool, typer.Option(help="Score clips it was trained on, too.")] = False,
     keep: Annotated[Path | None, typer.Option(help="Folder for what was synthesised.")] = None,
     baselines: Annotated[bool, typer.Option(help="Judge Griffin-Lim and WORLD as well.")] = False,
@@ -190,6 +189,7 @@ def evaluate(
             baselines=baselines or html is not None,
             others=others,
             html=html,
+            temperature=temperature,
         )
     if json_:
         show(result, json_)

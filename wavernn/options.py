@@ -8,6 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+
+def positive(value: float) -> float:
+    """Refuses a number that isn't positive and finite."""
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value} is not a positive number")
+    return value
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object a row.")]
 Backend = Annotated[str, typer.Option(help="reference, cpu, gpu, or auto: the first that runs.")]
@@ -21,19 +29,15 @@ Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the engi
 Seed = Annotated[
     int, typer.Option(min=0, max=2**64 - 1, help="The same seed gives the same samples.")
 ]
+Temperature = Annotated[
+    float, typer.Option(callback=positive, help="Below 1 is duller, above 1 rougher.")
+]
 Overrides = Annotated[
     list[str], typer.Option("--set", help="A key of the recipe, as model.hidden=512; repeatable.")
 ]
 CheckpointArg = Annotated[
     str, typer.Argument(help="A .safetensors file, or a shipped voice's name.")
 ]
-
-
-def positive(value: float) -> float:
-    """Refuses a number that isn't positive and finite."""
-    if not 0 < value < math.inf:
-        raise typer.BadParameter(f"{value} is not a positive number")
-    return value
 
 
 def show(table: dict[str, Any], as_json: bool) -> None:

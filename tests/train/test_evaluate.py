@@ -46,7 +46,8 @@ def perfect(monkeypatch, data):
         def __init__(self, voice, backend, format, threads):
             self.voice = voice
 
-        def synthesize(self, mel_NM, seed):
+        def synthesize(self, mel_NM, seed, temperature):
+            assert (seed, temperature) == (0, 1.0)
             samples_T = by_frames[len(mel_NM)]
             return np.pad(samples_T, (0, len(mel_NM) * HOP - len(samples_T)))
 
@@ -245,3 +246,13 @@ def test_what_cannot_be_done_is_refused_before_the_work(voice, data, tmp_path):
     with pytest.raises(DataError, match=r"can't make the folder .*file"):
         evaluate(voice, data, cache, backend="reference", keep=tmp_path / "file")
     assert not cache.exists()
+
+
+def test_a_temperature_is_that_of_what_is_said(voice, data, tmp_path):
+    results = [
+        evaluate(voice, data, tmp_path / "cache", clips=1, temperature=temperature)
+        for temperature in (1.0, 0.1)
+    ]
+    for key in BITS.split():
+        assert results[0][key] == results[1][key]
+    assert results[0]["mel_l1"] != results[1]["mel_l1"]

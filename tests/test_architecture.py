@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 # files that belong to the part of another name: the command line's, what it does to files
 ALIASES = {
-    **dict.fromkeys(("__main__", "cli_bench", "options"), "cli"),
+    **dict.fromkeys(("__main__", "cli_bench", "cli_sweep", "options"), "cli"),
     **dict.fromkeys(("synthesis", "endtoend"), "engine"),
 }
 # what `wavernn --help` may load besides the standard library

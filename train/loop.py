@@ -49,17 +49,21 @@ def train(
     init_from: Path | None = None,
     report: Report | None = None,
     licence: str = "",
+    cache: Path | None = None,
 ) -> Path:
     """Trains a voice on a folder of recordings and returns the path of its checkpoint.
 
-    `run` receives the checkpoint (averaged weights), the state to resume from, cached features,
-    logs. Raises ConfigError, DataError, CheckpointError or TrainingError; the last save stays
-    good whatever happens. Ctrl-C and SIGTERM end the run after the present step, with a save.
+    `run` receives the checkpoint (averaged weights), the state to resume from, logs, and the
+    features unless `cache` is the folder that keeps them. Raises ConfigError, DataError,
+    CheckpointError or TrainingError; the last save stays good whatever happens. Ctrl-C and SIGTERM
+    end the run after the present step, with a save.
     """
     with Processes.join() as processes:
         heard = report if report is not None and processes.rank == 0 else Report.silent()
         with heard:
-            session = Session.open(processes, config, data, run, resume, init_from, licence, heard)
+            session = Session.open(
+                processes, config, data, run, resume, init_from, licence, heard, cache
+            )
             heard.start(session.state)
             if session.state.step == config.train.steps:
                 heard.say(f"the run in {run} is finished, nothing is left to do")

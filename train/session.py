@@ -56,8 +56,10 @@ class Session:
         init_from: Path | None,
         licence: str,
         report: Report,
+        cache: Path | None = None,
     ) -> Session:
         """Checks the request, makes the features and the state, or reads what is there."""
+        cache = run if cache is None else cache
         mine = processes.share(config.train.batch)
         processes.first(lambda: _check_request(config, run, resume, init_from))
         source = _load_source(init_from, config)
@@ -65,8 +67,8 @@ class Session:
         recordings = find_recordings(data)
         expected = origin.get("data_sha256")
         features = processes.first(
-            lambda: build(recordings, run, config, report.preparing, expected)
-        ) or build(recordings, run, config)
+            lambda: build(recordings, cache, config, report.preparing, expected)
+        ) or build(recordings, cache, config)
         clips, held_out = split(features, config.train.validation_clips)
         torch.manual_seed(config.train.seed)
         model = WaveRNN(config.model, config.mel).to(processes.device)

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from wavernn import __version__, cli_bench
+from wavernn import __version__, cli_bench, cli_sweep
 from wavernn.errors import ConfigError, WaveRNNError
 from wavernn.options import (
     Backend,
@@ -214,6 +214,7 @@ def doctor(
     raise typer.Exit(0 if fits else 2)
 
 
+app.command()(cli_sweep.sweep)
 app.command()(cli_bench.bench)
 app.command()(cli_bench.tune)
 

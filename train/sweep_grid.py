@@ -97,7 +97,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a sweep, parents before their branches."""
+    """All runs of a sweep, a [[grid]] after the other, in each the parents that it needs first."""
 
     name: str
     runs: tuple[Run, ...]
@@ -148,7 +148,9 @@ def _plan(path: Path, table: Settings) -> Plan:
     found = str(path.parent / base) if base.endswith(".toml") else base
     runs: dict[str, Run] = {}
     seen: set[str] = set()
+    ordered: list[Run] = []
     for grid in grids:
+        before = set(runs)
         for name, point, settings in _product(_table(grid, "grid")):
             run = _run(name or path.stem, point or path.stem, base, found, {**fixed, **settings})
             if more is not None:
@@ -161,7 +163,8 @@ def _plan(path: Path, table: Settings) -> Plan:
                     f"two runs that differ are called {run.name}; give a [[grid]] a name"
                 )
             runs[run.name] = run
-    ordered = sorted(runs.values(), key=lambda run: run.kind != "parent")
+        new = [run for name, run in runs.items() if name not in before]
+        ordered += sorted(new, key=lambda run: run.kind != "parent")
     return Plan(path.stem, tuple(ordered), _judging(table.get("evaluate", {})))
 
 

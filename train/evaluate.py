@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from wavernn.checkpoint import Checkpoint
-from wavernn.engine import Vocoder
 from wavernn.errors import DataError
 from wavernn.train import baselines as other_vocoders
 from wavernn.train import page as pages
@@ -25,6 +24,7 @@ from wavernn.train.intelligibility import Aligner, Texts, missing_aligner
 from wavernn.train.metrics import missing_metrics
 from wavernn.train.transcripts import find_transcripts
 from wavernn.train.validate import bits_per_sample, flac_bits, make_slices
+from wavernn.vocoder import Vocoder
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
-from wavernn.engine import Vocoder
 from wavernn.errors import TrainingError
 from wavernn.files import write_atomic
 from wavernn.model import WaveRNN
 from wavernn.sparse import density
 from wavernn.train.features import Features
+from wavernn.vocoder import Vocoder
 
 if TYPE_CHECKING:
     from wavernn.train.state import RunState

@@ -14,4 +14,13 @@ axes, outermost first: `h_BH`, `codes_BT2`.
 | `R`, `W` | rows and columns of a block | `S` | samples of a window or transform |
 """
 
+import importlib
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Finds `load` of `wavernn.vocoder`, so that `import wavernn` stays light."""
+    if name == "load":
+        return importlib.import_module("wavernn.vocoder").load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from wavernn.checkpoint import Checkpoint
+from wavernn.model import WaveRNN
 
 # frames that the network computes in one call: 8 frames of 256 samples at 22 050 Hz are 93 ms
 BLOCK_FRAMES = 8
@@ -20,8 +21,9 @@ class Conditioning:
     are silence in it and don't reach the rows that are given out.
     """
 
-    def __init__(self, voice: Checkpoint) -> None:
-        self.model = voice.model()
+    def __init__(self, voice: Checkpoint, model: WaveRNN | None = None) -> None:
+        # streams of one voice share its model
+        self.model = voice.model() if model is None else model
         conditioner = self.model.conditioner
         self.history, self.lookahead = conditioner.history_frames, conditioner.lookahead_frames
         self.bands, self.floor = voice.config.mel.bands, conditioner.floor

@@ -16,11 +16,11 @@ from wavernn import synthesis
 from wavernn.audio import write_audio
 from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import Conditioning
-from wavernn.engine import Vocoder
 from wavernn.kernels.bench import bench, machine
 from wavernn.kernels.bench_cpu import one_thread
 from wavernn.kernels.example import example_mel
 from wavernn.melfile import write_mel
+from wavernn.vocoder import Vocoder
 
 
 class TimedConditioning(Conditioning):

@@ -1,25 +1,53 @@
-"""The public face of a voice: mel spectrogram in, samples out, whole or as a stream."""
+"""Many streams of one voice at once: channels that come and go, lanes that are dealt anew.
+
+A channel is a stream's state and lives as long as the stream; a lane is a place in a launch of the
+sample loop. One thread deals the lanes once a launch, of a few frames, to the channels that have
+frames and whose readers aren't behind, the most urgent first.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import threading
+import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from wavernn import checkpoint as checkpoints
 from wavernn import kernels
+from wavernn.channel import Channel
 from wavernn.checkpoint import Checkpoint
-from wavernn.conditioning import Conditioning
-from wavernn.errors import MelError
+from wavernn.conditioning import BLOCK_FRAMES, Conditioning
+from wavernn.cost import channel_bytes
+from wavernn.errors import EngineBusy
+
+# streams that share one reading of the weights in a thread of the native engine
+LANES_PER_THREAD = 16
+# a launch is longer where all its streams are this far ahead of a listener
+CALM_S = 0.1
+LONG_FRAMES = 4
 
 
-class Vocoder:
-    """Turns mel spectrograms into speech with one voice on one backend.
+@dataclass
+class Totals:
+    """What an engine has done since it was opened."""
 
-    A stream is a function of (checkpoint, mel, seed) on a backend, bit-equal however it's cut.
+    streams: int = 0
+    refused: int = 0
+    cancelled: int = 0
+    launches: int = 0
+    samples: int = 0
+    # seconds in the sample loop, and of its thread's work besides
+    loop_s: float = 0.0
+    other_s: float = 0.0
+
+
+class Engine:
+    """Runs up to `channels` streams of a voice, up to `lanes` of them in a launch.
+
+    `ahead_s` bounds what is made before it's read, `input_s` the mel frames that wait, both a
+    channel. Raises BackendUnavailable.
     """
 
     def __init__(
@@ -28,77 +56,215 @@ class Vocoder:
         backend: str = "auto",
         format: str | None = None,
         threads: int = 1,
+        channels: int = 16,
+        lanes: int | None = None,
+        ahead_s: float = 1.0,
+        input_s: float = 30.0,
     ) -> None:
+        if channels < 1 or (lanes is not None and lanes < 1):
+            raise ValueError(f"expected at least 1 channel and lane, got {channels} and {lanes}")
+        mel = voice.config.mel
         self.voice = voice
-        self.synthesizer = kernels.load(backend)(voice, 1, format, threads)
-        self.conditioning = Conditioning(voice)
+        self.rate_hz, self.hop_samples, self.bands = mel.rate_hz, mel.hop_samples, mel.bands
+        self.channels = channels
+        self.lanes = min(channels, lanes or LANES_PER_THREAD * threads)
+        self.max_samples = max(round(ahead_s * mel.rate_hz), mel.hop_samples)
+        self.max_frames = max(round(input_s * mel.rate_hz / mel.hop_samples), BLOCK_FRAMES)
+        self._synthesizer = kernels.load(backend)(voice, channels, format, threads)
+        self.format = self._synthesizer.format
+        self._model = voice.model()
+        steps = self._model.conditioner.steps_per_frame
+        gate_rows = voice.config.model.gate_rows
+        # the input of a short launch and of a long one
+        self._gates = {
+            frames: torch.zeros(channels, frames * steps, gate_rows) for frames in (1, LONG_FRAMES)
+        }
+        self._seed_B = np.zeros(channels, np.uint64)
+        self._temperature_B = np.ones(channels, np.float32)
+        self.totals = Totals()
+        self.failure: BaseException | None = None
+        self.lock = threading.Lock()
+        # the engine's thread waits for frames, room or the end; others for channels to be over
+        self.work = threading.Condition(self.lock)
+        self._idle = threading.Condition(self.lock)
+        self._free = list(range(channels))[::-1]
+        self._open: dict[int, Channel] = {}
+        # in the present launch; and over, but perhaps still in it
+        self._running: list[Channel] = []
+        self._over: list[Channel] = []
+        self._draining = self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="wavernn-engine", daemon=True)
+        self._thread.start()
 
-    @property
-    def rate_hz(self) -> int:
-        """Samples per second of what comes out."""
-        return self.voice.config.mel.rate_hz
+    def open(self, seed: int = 0, temperature: float = 1.0) -> Channel:
+        """Opens a stream; never waits.
 
-    def stream(
-        self, mels: Iterable[np.ndarray], seed: int = 0, temperature: float = 1.0
-    ) -> Iterator[np.ndarray]:
-        """Yields float32 samples [T] in [-1, 1) as mel frames [n, M] arrive.
-
-        Raises MelError for frames of the wrong shape or with values that aren't finite. One
-        stream at a time: a new one resets the state, and the old one raises RuntimeError if it's
-        asked for more.
+        Raises EngineBusy where all channels are taken or the engine is closing, ValueError for a
+        seed outside 0..2^64-1 or a temperature that isn't positive and finite.
         """
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be positive and finite, got {temperature}")
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"a seed is a whole number in 0..2^64-1, got {seed}")
-        self.synthesizer.reset()
-        self.conditioning.reset()
-        turn = self._turn = object()
-        for gates_NG in self._gates(mels):
-            yield self._samples(gates_NG, seed, temperature)
-            if self._turn is not turn:
-                raise RuntimeError(
-                    "another stream was started on this vocoder, which ended this one; "
-                    "use a vocoder for each"
-                )
+        conditioning = Conditioning(self.voice, self._model)
+        with self.lock:
+            if self.failure is not None:
+                raise RuntimeError("the engine has failed") from self.failure
+            if self._draining or self._stopped:
+                raise EngineBusy("the engine is closing and takes no more streams")
+            if not self._free:
+                self.totals.refused += 1
+                raise EngineBusy(f"all {self.channels} channels are taken; try again in a moment")
+            row = self._free.pop()
+            channel = Channel(self, row, seed, temperature, conditioning)
+            self._open[row] = channel
+            self.totals.streams += 1
+        return channel
 
-    def _gates(self, mels: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
-        bands = self.voice.config.mel.bands
-        for mel_NM in mels:
-            # copied, as torch warns of an array that may not be written
-            yield from self.conditioning.push(torch.tensor(check_mel(mel_NM, bands)))
-        yield from self.conditioning.push(torch.empty(0, bands), last=True)
+    def close(self, drain: bool = False, timeout: float | None = None) -> None:
+        """Ends the engine; with `drain`, open streams may come to their end first.
 
-    def _samples(self, gates_NG: torch.Tensor, seed: int, temperature: float) -> np.ndarray:
-        T = len(gates_NG) * self.voice.config.model.conditioning_hop_samples
-        seed_B = np.array([seed], np.uint64)
-        audio_BT = self.synthesizer.speak(gates_NG[None], T, seed_B, temperature=temperature)
-        return np.asarray(audio_BT[0])
+        What isn't over after `timeout` seconds is cancelled.
+        """
+        with self.lock:
+            self._draining = True
+            if drain:
+                self._idle.wait_for(lambda: not self._open, timeout)
+            left = list(self._open.values())
+        for channel in left:
+            channel.cancel()
+        with self.lock:
+            self._stopped = True
+            self.work.notify()
+        self._thread.join()
 
-    def synthesize(self, mel_NM: np.ndarray, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
-        """Turns a whole mel [N, M] into float32 samples [N * hop] in [-1, 1)."""
-        return np.concatenate(list(self.stream([mel_NM], seed, temperature)))
+    def __enter__(self) -> Engine:
+        return self
 
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
-def check_mel(mel_NM: np.ndarray, bands: int) -> np.ndarray:
-    """Returns a mel as float32 [N, M]; raises MelError for other shapes or non-finite values."""
-    mel = np.asarray(mel_NM)
-    if mel.ndim != 2 or mel.shape[1] != bands or len(mel) == 0:
-        raise MelError(
-            f"expected a mel of shape [frames, {bands}] with at least one frame, "
-            f"got {list(mel.shape)}"
+    def stats(self) -> dict[str, float]:
+        """What is open and running now, and `Totals`."""
+        with self.lock:
+            return {
+                "channels": self.channels,
+                "channels_open": len(self._open),
+                "draining": self._draining,
+                "lanes": self.lanes,
+                "lanes_busy": len(self._running),
+                "channels_ready": sum(c.wants_samples() for c in self._open.values()),
+                **vars(self.totals),
+            }
+
+    def buffer_bytes(self) -> int:
+        """The most bytes that queues and gate input hold, besides what the backend does."""
+        queues = 4 * (self.max_samples + LONG_FRAMES * self.hop_samples)
+        queues += 4 * self.bands * (self.max_frames + BLOCK_FRAMES)
+        gates = sum(4 * gates_BNG.numel() for gates_BNG in self._gates.values())
+        # a launch's audio, and seed and temperature
+        audio = 4 * LONG_FRAMES * self.hop_samples + 12
+        each = queues + audio + channel_bytes(self.voice.config)
+        return self.channels * each + gates
+
+    # ---- the engine's thread ----
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:
+            with self.lock:
+                self.failure, self._running = error, []
+                for channel in list(self._open.values()):
+                    channel.fail(error)
+            raise
+
+    def _turn(self) -> bool:
+        """Makes one launch, or waits for something to do; False when the engine is closed."""
+        with self.lock:
+            self._running = []
+            self._give_back()
+            ready = []
+            for channel in self._open.values():
+                if channel.wants_samples():
+                    ready.append(channel)
+                else:
+                    channel.idle = True
+            if not ready and not self._stopped:
+                self.work.wait()
+                return True
+            if self._stopped:
+                return False
+            started_s = time.perf_counter()
+            for channel in ready:
+                # the time in which a stream had nothing to do isn't made up for
+                if channel.idle:
+                    channel.idle = False
+                    channel.due_s = max(channel.due_s, started_s)
+            ready.sort(key=lambda channel: channel.due_s)
+            self._running = ready[: self.lanes]
+            fed = [(c, c.take_frames()) for c in self._running if not c.gate_frames]
+        for channel, frames in fed:
+            if frames is not None:
+                channel.condition(*frames)
+        speaking = [channel for channel in self._running if channel.gate_frames]
+        loop_s = self._launch(speaking, started_s) if speaking else 0.0
+        with self.lock:
+            for channel in self._running:
+                if channel.finished():
+                    channel.finish()
+            self.totals.loop_s += loop_s
+            self.totals.other_s += time.perf_counter() - started_s - loop_s
+        return True
+
+    def _launch(self, speaking: list[Channel], now_s: float) -> float:
+        """Speaks the next frames of some channels; returns the seconds in the sample loop."""
+        calm = all(c.gate_frames >= LONG_FRAMES and c.due_s > now_s + CALM_S for c in speaking)
+        frames = LONG_FRAMES if calm else 1
+        gates_BNG = self._gates[frames]
+        active_B = np.zeros(self.channels, bool)
+        for channel in speaking:
+            row = channel.row
+            active_B[row] = True
+            self._seed_B[row], self._temperature_B[row] = channel.seed, channel.temperature
+            channel.take_gates(gates_BNG[row])
+        fresh = [channel.row for channel in speaking if channel.fresh]
+        if fresh:
+            fresh_B = np.zeros(self.channels, bool)
+            fresh_B[fresh] = True
+            self._synthesizer.reset(fresh_B)
+        samples = frames * self.hop_samples
+        started_s = time.perf_counter()
+        audio_BT = self._synthesizer.speak(
+            gates_BNG, samples, self._seed_B, active_B, self._temperature_B
         )
-    if not np.issubdtype(mel.dtype, np.floating):
-        raise MelError(f"expected a mel of floating-point values, got {mel.dtype}")
-    with np.errstate(over="ignore"):
-        mel = np.ascontiguousarray(mel, np.float32)
-    if not np.isfinite(mel).all():
-        raise MelError("the mel holds NaN or infinite values; make it again from clean audio")
-    return mel
+        done_s = time.perf_counter()
+        with self.lock:
+            for channel in speaking:
+                channel.fresh = False
+                channel.due_s += samples / self.rate_hz
+                # a row of its own, so that a reader who is behind keeps no whole launch
+                channel.deliver(np.array(audio_BT[channel.row]), done_s)
+            self.totals.launches += 1
+            self.totals.samples += samples * len(speaking)
+        return done_s - started_s
 
+    # ---- under the lock ----
 
-def load(
-    path: Path | str, backend: str = "auto", format: str | None = None, threads: int = 1
-) -> Vocoder:
-    """Opens a voice from a checkpoint's file; raises CheckpointError or BackendUnavailable."""
-    return Vocoder(checkpoints.load(path), backend, format, threads)
+    def _release(self, channel: Channel) -> None:
+        """Takes a channel that is over back, once no launch uses its row."""
+        if channel.cancelled:
+            self.totals.cancelled += 1
+        self._over.append(channel)
+        if channel not in self._running:
+            self._give_back()
+        self.work.notify()
+
+    def _give_back(self) -> None:
+        for channel in [c for c in self._over if c not in self._running]:
+            self._over.remove(channel)
+            del self._open[channel.row]
+            self._free.append(channel.row)
+        if not self._open:
+            self._idle.notify_all()

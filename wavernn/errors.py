@@ -37,4 +37,8 @@ class BackendUnavailable(WaveRNNError):
 
 
 class EngineBusy(WaveRNNError):
-    """No channel is free; try again later."""
+    """No channel is free; one may be in `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

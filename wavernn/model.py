@@ -64,12 +64,19 @@ class Conditioner(nn.Module):
         """Maps N + history + look-ahead frames to [B, N * steps_per_frame, C]."""
         B = mel_BNM.shape[0]
         x_BNM = (mel_BNM - self.mean_M) / self.deviation_M
-        x_BCN = F.relu(self.enter(x_BNM.transpose(1, 2)))
+        x_BNC = F.relu(_convolve(self.enter, x_BNM))
         for wide, narrow in zip(self.layers, self.narrow, strict=True):
-            y_BNC = narrow(F.relu(wide(x_BCN)).transpose(1, 2))
-            x_BCN = x_BCN[:, :, 2:] + y_BNC.transpose(1, 2)
-        y = F.relu(self.spread(F.relu(x_BCN).transpose(1, 2)))
+            x_BNC = x_BNC[:, 2:] + narrow(F.relu(_convolve(wide, x_BNC)))
+        y = F.relu(self.spread(F.relu(x_BNC)))
         return y.reshape(B, -1, self.enter.out_channels)
+
+
+def _convolve(layer: nn.Module, x_BNC: Tensor) -> Tensor:
+    """Runs a Conv1d over frames as one product: for a few frames more than twice as fast."""
+    assert isinstance(layer, nn.Conv1d)
+    (size,) = layer.kernel_size
+    windows_BNCK = x_BNC.unfold(1, size, 1)
+    return F.linear(windows_BNCK.flatten(2), layer.weight.flatten(1), layer.bias)
 
 
 class WaveRNN(nn.Module):

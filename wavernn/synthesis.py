@@ -13,12 +13,12 @@ import torch
 from wavernn.audio import read_audio, write_audio
 from wavernn.checkpoint import Checkpoint
 from wavernn.dialect import recognise
-from wavernn.engine import Vocoder
 from wavernn.errors import AudioError, MelError
 from wavernn.mel import LogMel
 from wavernn.melfile import SUFFIXES, read_mel
 from wavernn.recording import doctor_recording
 from wavernn.specification import declared_mismatch
+from wavernn.vocoder import Vocoder
 
 
 def _statistics(voice: Checkpoint) -> tuple[np.ndarray, np.ndarray]:

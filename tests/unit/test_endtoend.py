@@ -8,10 +8,10 @@ import torch
 from wavernn import endtoend
 from wavernn.conditioning import Conditioning
 from wavernn.config import Config, ModelConfig
-from wavernn.engine import Vocoder
 from wavernn.kernels.bench import random_voice
 from wavernn.kernels.example import example_mel
 from wavernn.melfile import write_mel
+from wavernn.vocoder import Vocoder
 
 
 @pytest.fixture(scope="module")

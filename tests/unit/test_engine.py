@@ -1,283 +1,387 @@
-import logging
-from dataclasses import replace
+import asyncio
+import gc
+import threading
+import time
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from wavernn import checkpoint, engine
-from wavernn.audio import de_emphasis, decode
-from wavernn.conditioning import BLOCK_FRAMES, Conditioning
+from wavernn import capacity, kernels
+from wavernn.channel import Channel
+from wavernn.conditioning import BLOCK_FRAMES
 from wavernn.config import Config, MelConfig, ModelConfig, TrainConfig
-from wavernn.engine import Vocoder, check_mel
-from wavernn.errors import BackendUnavailable, CheckpointError, MelError
+from wavernn.engine import LONG_FRAMES, Engine
+from wavernn.errors import EngineBusy, MelError
 from wavernn.kernels.bench import random_voice
-from wavernn.kernels.reference import Synthesizer
-from wavernn.rng import uniforms
+from wavernn.vocoder import Vocoder
 
 HOP, BANDS = 16, 5
 MEL = MelConfig(
     rate_hz=8000, fft_samples=64, window_samples=64, hop_samples=HOP, bands=BANDS, high_hz=4000
 )
+SIZES = {"hidden": 8, "projection": 4, "embedding": 2, "channels": 6, "layers": 1}
+MODEL = ModelConfig(**SIZES, conditioning_hop_samples=4)
+# the longest that anything here waits for another thread
+LONG = 60.0
 
-
-def make_voice(loud=False, **fields):
-    sizes = {"hidden": 8, "projection": 4, "embedding": 2, "channels": 6, "layers": 1}
-    model = ModelConfig(**{**sizes, "conditioning_hop_samples": 4, **fields})
-    voice = random_voice(Config("tiny", MEL, model, train=TrainConfig(slice_samples=256)))
-    # a fresh model hardly listens to its input, and draws noise that de-emphasis overloads
-    tensors = {k: 4 * v if k[0] in "Og" else v for k, v in voice.tensors.items()}
-    if not loud:
-        tensors["O2.bias"] = -(((torch.arange(256) - 128) / 4) ** 2)
-    return replace(voice, tensors=tensors)
-
-
-def make_mel(frames, seed=0):
-    noise = np.random.default_rng(seed).normal(size=(frames, BANDS))
-    return (MEL.floor_value / 2 - MEL.floor_value / 4 * noise).astype(np.float32)
-
-
-def cut(array, places):
-    return [piece for piece in np.split(array, sorted(places)) if len(piece)]
+BACKENDS = [
+    pytest.param(
+        name, marks=pytest.mark.skipif(bool(why := kernels.unavailable(name)), reason=why or "")
+    )
+    for name in kernels.BACKENDS
+]
 
 
 @pytest.fixture(scope="module")
-def vocoder():
-    return Vocoder(make_voice(), "reference")
+def voice():
+    return random_voice(Config("tiny", MEL, MODEL, train=TrainConfig(slice_samples=256)))
 
 
-def pushed(conditioning, pieces):
-    conditioning.reset()
-    given = [rows for piece in pieces for rows in conditioning.push(torch.from_numpy(piece))]
-    return torch.cat([*given, *conditioning.push(torch.empty(0, BANDS), last=True)])
+@pytest.fixture(scope="module")
+def spoken(voice):
+    """What a vocoder, which knows one stream, makes of the mel and seed of a number."""
+    vocoder = Vocoder(voice, "reference")
+    return [vocoder.synthesize(make_mel(seed), seed) for seed in range(6)]
 
 
-LOOKAHEADS = st.integers(0, 3)
-PLACES = st.lists(st.integers(0, 40), max_size=8)
+@pytest.fixture
+def engine(voice):
+    with Engine(voice, "reference", channels=4, lanes=3) as engine:
+        yield engine
 
 
-@given(st.integers(1, 40), PLACES, LOOKAHEADS)
-def test_gate_input_is_bit_equal_for_any_pieces(frames, places, lookahead):
-    conditioning = Conditioning(make_voice(lookahead_frames=lookahead))
-    mel_NM = make_mel(frames)
-    whole = pushed(conditioning, [mel_NM])
-    assert whole.shape == (frames * 4, 24)
-    assert torch.equal(pushed(conditioning, cut(mel_NM, places)), whole)
-    assert torch.equal(pushed(conditioning, cut(mel_NM, range(frames))), whole)
+def make_mel(seed, frames=None):
+    random = np.random.default_rng(seed)
+    frames = 11 + 3 * seed if frames is None else frames
+    return random.normal(-4, 2, (frames, BANDS)).astype(np.float32)
 
 
-@pytest.mark.parametrize("lookahead", [0, 3])
-@pytest.mark.parametrize("layers", [0, 2])
-@pytest.mark.parametrize("frames", [1, 2, 8, 9, 16, 30])
-def test_gate_input_is_that_of_the_whole_padded_mel(frames, layers, lookahead):
-    voice = make_voice(layers=layers, lookahead_frames=lookahead)
-    mel_NM, model = make_mel(frames), voice.model(torch.float64)
-    padded = model.conditioner.pad(torch.from_numpy(mel_NM).double()[None])
-    streamed = pushed(Conditioning(voice), [mel_NM])
-    assert (streamed - model.gate_input(padded)[0]).abs().max() < 1e-5
+def drain(channel):
+    pieces = []
+    while (samples := channel.read(LONG)) is not None:
+        pieces.append(samples)
+    return np.concatenate(pieces) if pieces else np.empty(0, np.float32)
 
 
-@pytest.mark.parametrize("lookahead", [0, 1, 2, 3])
-def test_a_frame_is_given_as_soon_as_its_lookahead_is_there(lookahead):
-    conditioning, given = Conditioning(make_voice(lookahead_frames=lookahead)), 0
-    for frame in make_mel(20):
-        before = given
-        for rows in conditioning.push(torch.from_numpy(frame[None])):
-            given += len(rows) // 4
-        assert given - before <= 1
-    assert given == 20 - lookahead
-    assert sum(map(len, conditioning.push(torch.empty(0, BANDS), last=True))) == 4 * lookahead
+def wait_until(condition):
+    until = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
-def test_what_a_stream_keeps_is_bounded():
-    conditioning = Conditioning(make_voice())
-    most = conditioning.history + conditioning.lookahead + BLOCK_FRAMES
-    for frames in (1, 300, 5):
-        for _ in conditioning.push(torch.from_numpy(make_mel(frames))):
-            pass
-        assert conditioning.mel_NM.untyped_storage().nbytes() <= most * BANDS * 4
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("lanes", [1, 2, 6])
+def test_streams_at_once_are_the_streams_alone(voice, backend, lanes):
+    alone = Vocoder(voice, backend)
+    with Engine(voice, backend, channels=6, lanes=lanes, threads=2) as engine:
+        channels = [engine.open(seed, 0.8) for seed in range(6)]
+        # frames arrive in pieces, one stream's between the others'
+        for start in range(0, 30, 4):
+            for seed, channel in enumerate(channels):
+                if len(piece := make_mel(seed)[start : start + 4]):
+                    channel.push(piece, LONG)
+        for channel in channels:
+            channel.end()
+        made = [drain(channel) for channel in channels]
+    for seed, samples in enumerate(made):
+        assert (samples == alone.synthesize(make_mel(seed), seed, 0.8)).all()
 
 
-def test_a_reset_forgets_the_stream():
-    conditioning, mel_NM = Conditioning(make_voice()), make_mel(12)
-    whole = pushed(conditioning, [mel_NM])
-    next(conditioning.push(torch.from_numpy(make_mel(11, seed=1))))
-    assert torch.equal(pushed(conditioning, [mel_NM]), whole)
+def test_channels_are_used_again(engine, spoken):
+    for _ in range(3):
+        for seed in range(6):
+            with engine.open(seed) as channel:
+                channel.push(make_mel(seed))
+                channel.end()
+                assert (drain(channel) == spoken[seed]).all()
+    wait_until(lambda: engine.stats()["channels_open"] == 0)
+    assert engine.totals.streams == 18
+    assert engine.totals.samples == 3 * sum(len(samples) for samples in spoken)
+    assert engine.totals.cancelled == 0
 
 
-@settings(max_examples=20)
-@given(st.integers(1, 14), PLACES, st.integers(0, 2**64 - 1))
-def test_a_stream_is_the_whole_for_any_pieces(vocoder, frames, places, seed):
-    mel_NM = make_mel(frames)
-    whole = vocoder.synthesize(mel_NM, seed)
-    pieces = list(vocoder.stream(cut(mel_NM, places), seed))
-    assert (np.concatenate(pieces) == whole).all()
-    assert whole.shape == (frames * HOP,)
-    assert whole.dtype == np.float32
-    assert np.abs(whole).max() < 1
+def test_streams_that_come_and_go_dont_disturb_each_other(engine, spoken):
+    def speak(seed):
+        for _ in range(5):
+            with engine.open(seed) as channel:
+                channel.push(make_mel(seed), LONG)
+                channel.end()
+                wrong.append(not (drain(channel) == spoken[seed]).all())
+
+    def leave():
+        for frames in range(20):
+            with engine.open() as channel:
+                channel.push(make_mel(0, 1 + frames), LONG)
+
+    wrong = []
+    threads = [threading.Thread(target=speak, args=(seed,)) for seed in range(3)]
+    threads.append(threading.Thread(target=leave))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+    assert wrong == [False] * 15
+    wait_until(lambda: engine.stats()["channels_open"] == 0)
 
 
-def test_a_stream_is_a_function_of_the_seed(vocoder):
-    mel_NM = make_mel(6)
-    first, second = vocoder.synthesize(mel_NM, 1), vocoder.synthesize(mel_NM, 2)
-    assert (first != second).any()
-    assert (vocoder.synthesize(mel_NM, 1) == first).all()
-    assert (Vocoder(make_voice(), "reference").synthesize(mel_NM, 1) == first).all()
-    assert (vocoder.synthesize(mel_NM) == vocoder.synthesize(mel_NM, 0)).all()
+def test_no_more_streams_than_channels(engine):
+    channels = [engine.open() for _ in range(4)]
+    with pytest.raises(EngineBusy, match="all 4 channels are taken") as refused:
+        engine.open()
+    assert refused.value.retry_after_s > 0
+    channels[2].cancel()
+    engine.open()
+    assert engine.stats()["channels_open"] == 4
+    assert engine.totals.refused == 1
 
 
-def test_a_stream_is_a_function_of_the_mel(vocoder):
-    mel_NM = make_mel(6)
-    other = mel_NM.copy()
-    other[3:] += 1
-    a, b = vocoder.synthesize(mel_NM), vocoder.synthesize(other)
-    # the change is heard two frames ahead of itself, the look-ahead, and no earlier
-    assert (a[:HOP] == b[:HOP]).all()
-    assert (a[HOP : 3 * HOP] != b[HOP : 3 * HOP]).any()
+def test_a_reader_who_is_behind_pauses_his_stream_alone(voice):
+    with Engine(voice, "reference", channels=2, ahead_s=0.01) as engine:
+        assert engine.max_samples == 80
+        slow, fast = engine.open(1), engine.open(2)
+        for channel in (slow, fast):
+            channel.push(make_mel(0, 200))
+            channel.end()
+        assert len(drain(fast)) == 200 * HOP
+        most = engine.max_samples + LONG_FRAMES * HOP
+        assert engine.max_samples <= slow.made <= most
+        assert len(drain(slow)) == 200 * HOP
 
 
-@pytest.mark.parametrize("loud", [False, True], ids=["quiet", "overload"])
-@pytest.mark.parametrize("a", [0.0, 0.85])
-def test_de_emphasis_is_carried_through_the_stream(a, loud):
-    voice, frames = make_voice(loud, pre_emphasis=a), 11
-    mel_NM = make_mel(frames)
-    gates_NG = pushed(Conditioning(voice), [mel_NM])
-    codes = Synthesizer(voice, 1).run(gates_NG[None], uniforms(5, 0, frames * HOP)[None])
-    expected, _ = de_emphasis(decode(codes[0]), a)
-    pieces = Vocoder(voice, "reference").stream(cut(mel_NM, range(0, frames, 3)), seed=5)
-    samples = np.concatenate(list(pieces))
-    assert (samples == np.clip(expected, -1, 32767 / 32768).astype(np.float32)).all()
-    assert samples.min() >= -1 and samples.max() < 1
-    assert (np.abs(expected).max() > 1) == (loud and a > 0)
-
-
-def test_samples_come_while_frames_are_missing(vocoder):
-    asked = []
-
-    def frames():
-        for frame in make_mel(10):
-            asked.append(frame)
-            yield frame[None]
-
-    first = next(vocoder.stream(frames()))
-    assert len(first) == HOP
-    # the frame itself and its look-ahead
-    assert len(asked) == 3
-
-
-def test_a_stream_of_nothing_is_empty(vocoder):
-    assert list(vocoder.stream([])) == []
-
-
-def test_a_vocoder_is_used_again_after_a_stream_that_was_left(vocoder):
-    mel_NM = make_mel(12)
-    whole = vocoder.synthesize(mel_NM, 3)
-    left = vocoder.stream([make_mel(9, seed=1)], 7)
-    next(left)
-    assert (vocoder.synthesize(mel_NM, 3) == whole).all()
-    left.close()
-    assert (vocoder.synthesize(mel_NM, 3) == whole).all()
-
-
-def test_a_new_stream_ends_the_one_before_and_isnt_disturbed(vocoder):
-    mel_NM = make_mel(20)
-    whole = vocoder.synthesize(mel_NM, 3)
-    old = vocoder.stream([make_mel(20, seed=1)], 7)
-    next(old)
-    new = vocoder.stream([mel_NM], 3)
-    pieces = [next(new)]
-    with pytest.raises(RuntimeError, match="another stream was started on this vocoder"):
-        next(old)
-    assert (np.concatenate([*pieces, *new]) == whole).all()
-
-
-def test_two_vocoders_take_turns():
-    voice, mels = make_voice(), [make_mel(12), make_mel(12, seed=1)]
-    alone = [Vocoder(voice, "reference").synthesize(mel_NM, 9) for mel_NM in mels]
-    streams = [Vocoder(voice, "reference").stream([mel_NM], 9) for mel_NM in mels]
-    turns = list(zip(*streams, strict=True))
-    assert len(turns) > 1
-    for samples, pieces in zip(alone, zip(*turns, strict=True), strict=True):
-        assert (np.concatenate(pieces) == samples).all()
-
-
-def test_a_vocoder_goes_on_after_a_bad_mel(vocoder):
-    mel_NM = make_mel(9)
-    whole = vocoder.synthesize(mel_NM)
-    with pytest.raises(MelError):
-        list(vocoder.stream([mel_NM, make_mel(3)[:, :4]]))
-    assert (vocoder.synthesize(mel_NM) == whole).all()
-
-
-def test_without_temperature_the_seed_doesnt_matter(vocoder):
-    mel_NM = make_mel(8)
-    cold = [vocoder.synthesize(mel_NM, seed, temperature=1e-6) for seed in (1, 2)]
-    assert (cold[0] == cold[1]).all()
-    warm = [vocoder.synthesize(mel_NM, seed, temperature=1.0) for seed in (1, 2)]
-    assert (warm[0] != warm[1]).any()
-
-
-@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
-def test_a_temperature_must_be_positive(vocoder, temperature):
-    with pytest.raises(ValueError, match=f"temperature must be positive.*got {temperature}"):
-        vocoder.synthesize(make_mel(1), temperature=temperature)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**64])
-def test_a_seed_has_64_bits(vocoder, seed):
-    with pytest.raises(ValueError, match=f"a seed is a whole number.*got {seed}"):
-        vocoder.synthesize(make_mel(1), seed)
+def test_frames_wait_for_room(voice):
+    with Engine(voice, "reference", channels=1, ahead_s=0.01, input_s=0.1) as engine:
+        channel = engine.open(3)
+        with pytest.raises(TimeoutError, match="no room for mel frames"):
+            channel.push(make_mel(0, 500), timeout=0.05)
+        assert channel.waiting_frames <= engine.max_frames == 50
+        thread = threading.Thread(target=drain, args=(channel,))
+        thread.start()
+        channel.push(make_mel(0, 500), LONG)
+        channel.end()
+        thread.join(LONG)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
-    ("mel", "message"),
+    ("mel", "reason"),
     [
-        (
-            np.zeros((3, 4), np.float32),
-            r"shape \[frames, 5\] with at least one frame, got \[3, 4\]",
-        ),
-        (np.zeros((5, 3), np.float32), r"got \[5, 3\]"),
-        (np.zeros(5, np.float32), r"got \[5\]"),
-        (np.zeros((1, 3, 5), np.float32), r"got \[1, 3, 5\]"),
-        (np.zeros((0, 5), np.float32), r"got \[0, 5\]"),
-        (np.zeros((3, 5), np.int16), "floating-point values, got int16"),
-        (np.zeros((3, 5), complex), "floating-point values, got complex128"),
-        (np.full((3, 5), np.nan, np.float32), "NaN or infinite"),
-        (np.full((3, 5), -np.inf), "NaN or infinite"),
-        # finite, until it is float32
-        (np.full((3, 5), 1e300), "NaN or infinite"),
+        (np.zeros((3, 4), np.float32), "shape"),
+        (np.zeros((0, BANDS), np.float32), "at least one frame"),
+        (np.zeros((3, BANDS), np.int16), "floating-point"),
+        (np.full((3, BANDS), np.nan, np.float32), "NaN"),
     ],
-    ids=["bands", "turned", "1d", "3d", "empty", "whole", "complex", "nan", "infinite", "huge"],
 )
-def test_what_is_no_mel_is_refused(vocoder, mel, message):
-    with pytest.raises(MelError, match=message):
-        check_mel(mel, BANDS)
-    with pytest.raises(MelError, match=message):
-        vocoder.synthesize(mel)
+def test_a_bad_mel_is_refused_and_the_stream_goes_on(engine, spoken, mel, reason):
+    channel = engine.open(1)
+    channel.push(make_mel(1)[:5])
+    with pytest.raises(MelError, match=reason):
+        channel.push(mel)
+    channel.push(make_mel(1)[5:])
+    channel.end()
+    assert (drain(channel) == spoken[1]).all()
 
 
-def test_a_mel_may_have_any_layout_and_width(vocoder):
-    mel_NM = make_mel(4)
-    whole = vocoder.synthesize(mel_NM)
-    frozen = mel_NM.copy()
-    frozen.flags.writeable = False
-    swapped = mel_NM.astype(">f4")
-    for form in (mel_NM.astype(np.float64), np.asfortranarray(mel_NM), frozen, swapped):
-        assert (vocoder.synthesize(form) == whole).all()
-    assert (vocoder.synthesize(mel_NM.tolist()) == whole).all()
+def test_the_callers_array_is_his_own(engine, spoken):
+    mel = make_mel(2)
+    channel = engine.open(2)
+    channel.push(mel)
+    mel[:] = 0
+    channel.end()
+    assert (drain(channel) == spoken[2]).all()
 
 
-def test_a_voice_is_opened_from_its_file(tmp_path, vocoder, caplog):
-    checkpoint.save(tmp_path / "tiny.safetensors", vocoder.voice)
-    with caplog.at_level(logging.INFO):
-        opened = engine.load(tmp_path / "tiny.safetensors")
-    assert "backend " in caplog.text
-    assert opened.rate_hz == vocoder.rate_hz == 8000
-    opened = engine.load(str(tmp_path / "tiny.safetensors"), "reference")
-    assert (opened.synthesize(make_mel(3)) == vocoder.synthesize(make_mel(3))).all()
-    with pytest.raises(BackendUnavailable, match="unknown backend fast"):
-        engine.load(tmp_path / "tiny.safetensors", "fast")
-    with pytest.raises(CheckpointError, match="no checkpoint at"):
-        engine.load(tmp_path / "other.safetensors")
+def test_a_stream_without_frames_is_empty(engine):
+    channel = engine.open()
+    channel.end()
+    assert channel.read(LONG) is None
+    with pytest.raises(ValueError, match="after the end of the stream"):
+        engine_closed = engine.open()
+        engine_closed.end()
+        engine_closed.push(make_mel(0))
+
+
+def test_a_cancelled_stream_gives_nothing_more(engine):
+    channel = engine.open()
+    channel.push(make_mel(0, 400))
+    assert channel.read(LONG) is not None
+    channel.cancel()
+    channel.cancel()
+    assert channel.read(LONG) is None
+    # who still pushes isn't held up
+    channel.push(make_mel(0, 2000), LONG)
+    wait_until(lambda: engine.stats()["channels_open"] == 0)
+    assert engine.totals.cancelled == 1
+
+
+def test_cancelling_wakes_who_waits(engine):
+    channel = engine.open()
+    got = []
+    thread = threading.Thread(target=lambda: got.append(channel.read(LONG)))
+    thread.start()
+    channel.cancel()
+    thread.join(LONG)
+    assert got == [None]
+
+
+def test_reading_waits_for_what_is_wanted(engine):
+    channel = engine.open(0)
+    channel.push(make_mel(0, 100))
+    assert len(channel.read(LONG, at_least=20 * HOP)) >= 20 * HOP
+    with pytest.raises(TimeoutError, match="gave no samples"):
+        channel.read(0.05, at_least=200 * HOP)
+    channel.end()
+    assert len(drain(channel)) > 0
+
+
+def test_more_than_a_channel_holds_is_never_waited_for(voice):
+    with Engine(voice, "reference", channels=1, ahead_s=0.01) as engine:
+        channel = engine.open()
+        channel.push(make_mel(0, 100))
+        assert len(channel.read(LONG, at_least=1 << 30)) >= engine.max_samples
+
+
+def test_tasks_share_an_event_loop(voice, spoken):
+    async def stream(engine, seed):
+        channel = engine.open(seed)
+
+        async def give():
+            for frame in make_mel(seed):
+                await channel.apush(frame[None])
+            channel.end()
+
+        giving = asyncio.create_task(give())
+        pieces = [samples async for samples in channel]
+        await giving
+        return np.concatenate(pieces)
+
+    async def everyone():
+        with Engine(voice, "reference", channels=6, ahead_s=0.01, input_s=0.01) as engine:
+            return await asyncio.gather(*(stream(engine, seed) for seed in range(6)))
+
+    made = asyncio.run(asyncio.wait_for(everyone(), LONG))
+    for seed, samples in enumerate(made):
+        assert (samples == spoken[seed]).all()
+
+
+def test_a_task_that_is_cancelled_leaves_no_future_behind(engine):
+    async def give_up(channel):
+        for _ in range(50):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(channel.aread(), 0.001)
+
+    channel = engine.open()
+    asyncio.run(give_up(channel))
+    assert len(channel._futures) <= 1
+    # the loop that they waited in is closed
+    channel.push(make_mel(0))
+    channel.end()
+    assert len(drain(channel)) == len(make_mel(0)) * HOP
+
+
+def test_closing_may_wait_for_open_streams(voice, spoken):
+    engine = Engine(voice, "reference", channels=2)
+    channel = engine.open(1)
+    channel.push(make_mel(1))
+    closing = threading.Thread(target=engine.close, kwargs={"drain": True})
+    closing.start()
+    wait_until(lambda: engine.stats()["draining"])
+    with pytest.raises(EngineBusy, match="is closing"):
+        engine.open()
+    channel.end()
+    assert (drain(channel) == spoken[1]).all()
+    closing.join(LONG)
+    assert not closing.is_alive()
+
+
+def test_closing_waits_no_longer_than_it_was_told(voice):
+    engine = Engine(voice, "reference", channels=2)
+    channel = engine.open(1)
+    engine.close(drain=True, timeout=0.05)
+    assert channel.read(LONG) is None
+
+
+def test_an_engine_that_fails_says_so_to_every_reader(voice, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with Engine(voice, "reference", channels=2) as engine:
+        monkeypatch.setattr(engine._synthesizer, "speak", None)
+        channels = [engine.open(), engine.open()]
+        channels[0].push(make_mel(0))
+        channels[0].end()
+        for channel in channels:
+            with pytest.raises(RuntimeError, match="the engine has failed"):
+                channel.read(LONG)
+        with pytest.raises(RuntimeError, match="the engine has failed"):
+            engine.open()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"seed": -1}, {"seed": 1 << 64}, {"temperature": 0.0}, {"temperature": np.inf}]
+)
+def test_settings_out_of_range_are_refused(engine, settings):
+    with pytest.raises(ValueError, match=r"temperature must be|a seed is"):
+        engine.open(**settings)
+    assert engine.stats()["channels_open"] == 0
+
+
+def test_the_most_urgent_streams_are_dealt_the_lanes(voice):
+    """Of more streams than lanes none gets far ahead while all are to be spoken."""
+    with Engine(voice, "reference", channels=6, lanes=2, ahead_s=100) as engine:
+        made = []
+        channels = [engine.open(seed) for seed in range(6)]
+        deliver = Channel.deliver
+
+        def watch(self, samples, now_s):
+            deliver(self, samples, now_s)
+            if all(channel.made for channel in channels):
+                made.append([channel.made for channel in channels])
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Channel, "deliver", watch)
+            for channel in channels:
+                channel.push(make_mel(0, 60))
+            for channel in channels:
+                channel.end()
+            for channel in channels:
+                drain(channel)
+        apart = [max(row) - min(row) for row in made if max(row) < 60 * HOP]
+        assert apart
+        assert max(apart) <= 2 * LONG_FRAMES * HOP
+
+
+def test_queues_hold_what_the_formula_says(voice):
+    with Engine(voice, "reference", channels=3, ahead_s=0.05, input_s=0.2) as engine:
+        for seed in range(3):
+            channel = engine.open(seed)
+            with pytest.raises(TimeoutError):
+                channel.push(make_mel(0, 1000), timeout=0.2)
+        held = sum(
+            sum(piece.nbytes for piece in (*channel._mels, *channel._audio))
+            for channel in engine._open.values()
+        )
+        gates = sum(gates.nbytes for gates in engine._gates.values())
+        frames = engine.max_frames * BANDS * 4
+        samples = engine.max_samples * 4
+        assert 3 * 0.9 * (frames + samples) < held
+        assert held + gates <= engine.buffer_bytes()
+
+
+def test_nothing_is_left_of_streams(engine):
+    def count():
+        gc.collect()
+        return sum(type(thing) is Channel for thing in gc.get_objects())
+
+    for _ in range(20):
+        with engine.open() as channel:
+            channel.push(make_mel(0, 30))
+            channel.read(LONG)
+    del channel
+    wait_until(lambda: engine.stats()["channels_open"] == 0 and count() == 0)
+
+
+def test_capacity_is_measured_and_shared_out(voice):
+    factor = capacity.measure(voice, "reference", lanes=2)
+    assert 0 < factor < 1000
+    assert capacity.channels_for(factor, 1e-9) == 1
+    assert capacity.channels_for(20.0, 0.9) == 18
+    assert BLOCK_FRAMES >= LONG_FRAMES

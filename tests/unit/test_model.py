@@ -20,10 +20,10 @@ KINDS = ["embedding", "scalar"]
 PRECISIONS = ["float32", "bfloat16"]
 
 
-def make_model(**fields):
+def make_model(seed=3, **fields):
     sizes = {"hidden": H, "projection": 8, "embedding": 4, "channels": 12}
     config = ModelConfig(**{**sizes, "conditioning_hop_samples": HELD, **fields})
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     return WaveRNN(config, MEL)
 
 
@@ -341,23 +341,28 @@ def plain_hidden_bf16(self, previous_TB2, codes_TB2, cond_BNC, h):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_is_as_near_as_plain_autocast(monkeypatch, kind):
-    def measure(precision, dtype=torch.float32):
-        model = make_model(input=kind).to(dtype)
+    def measure(seed, precision, dtype=torch.float32):
+        model = make_model(seed, input=kind).to(dtype)
         loss = Slices(model, dtype).loss(model, precision)
         loss.backward()
         grads = {name: p.grad.double() for name, p in model.named_parameters() if p.requires_grad}
-        return loss.item(), grads
+        return {"loss": loss.detach().double(), **grads}
 
-    exact_loss, exact = measure("float32", torch.float64)
-    loss, grads = measure("bfloat16")
+    # the rounding of one model may be lucky, that of several is alike
+    seeds = range(6)
+    exact = [measure(seed, "float32", torch.float64) for seed in seeds]
+    ours = [measure(seed, "bfloat16") for seed in seeds]
     monkeypatch.setattr(WaveRNN, "hidden_bf16", plain_hidden_bf16)
-    plain_loss, plain = measure("bfloat16")
+    plain = [measure(seed, "bfloat16") for seed in seeds]
     # a bfloat16 has 8 bits, and whatever is one is off by 2^-9 of itself
     ulp = 2**-9
-    assert abs(loss - exact_loss) <= 2 * abs(plain_loss - exact_loss) + ulp * exact_loss
-    for name, grad in exact.items():
-        error, plain_error = (grads[name] - grad).norm(), (plain[name] - grad).norm()
-        assert error <= 2 * plain_error + ulp * grad.norm(), name
+    for name in exact[0]:
+        error, plain_error = (
+            sum((a[name] - b[name]).norm() for a, b in zip(some, exact, strict=True))
+            for some in (ours, plain)
+        )
+        size = sum(values[name].norm() for values in exact)
+        assert error <= 2 * plain_error + ulp * size, name
 
 
 def test_float32_is_as_near_as_its_rounding():

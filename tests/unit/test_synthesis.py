@@ -7,12 +7,12 @@ import torch
 
 from wavernn.audio import FORMATS, read_audio
 from wavernn.config import MelConfig
-from wavernn.engine import Vocoder
 from wavernn.errors import AudioError, BackendUnavailable, MelError
 from wavernn.mel import LogMel
 from wavernn.melfile import SUFFIXES, write_mel
 from wavernn.scale import SCALES
 from wavernn.synthesis import check_target, examine, input_mel, to_file, to_stdout
+from wavernn.vocoder import Vocoder
 
 CONFIG = MelConfig()
 

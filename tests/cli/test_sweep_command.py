@@ -1,6 +1,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import soundfile
 pytest.importorskip("optuna")
 pytest.importorskip("matplotlib")
 
+CI_GRID = str(Path(__file__).resolve().parents[2] / "train" / "grids" / "ci.toml")
 GRID = """
 recipe = "tiny"
 set = { hidden = 16, steps = 2, train.batch = 2, train.validation_clips = 1 }
@@ -53,6 +55,18 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(desk, wavernn):
     assert re.search(r"density0.5-16x1 +\d+ non-zeros, +3 \+ 2 +steps, .* min", done.out)
     assert "train_hours: " in done.out
     assert sorted(desk.rglob("*")) == before
+
+
+def test_the_small_sweep_of_the_repository_runs(desk, wavernn):
+    done = wavernn("sweep", CI_GRID, "--data", "good", "--out", "out", "--json")
+    assert done.code == 0
+    result = json.loads(done.out)
+    assert result["finished"] == result["runs"] == 12
+    kinds = [row["kind"] for row in result["rows"]]
+    assert (kinds.count("parent"), kinds.count("branch")) == (2, 10)
+    assert (desk / "out" / "results.csv").read_text().count("\n") == 13
+    page = (desk / "out" / "report.html").read_text()
+    assert page.count("<svg") >= 3
 
 
 def test_without_a_rate_the_machine_is_measured(desk, wavernn):

@@ -9,7 +9,7 @@ from wavernn.engine import LANES_PER_THREAD, Engine
 from wavernn.kernels.example import example_mel
 
 # of speech that each stream is given, and rounds of which the best counts
-SECONDS, ROUNDS = 0.4, 3
+SECONDS, ROUNDS = 1.0, 3
 # of what the machine can do, what streams may take together
 SHARE = 0.9
 

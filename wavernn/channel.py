@@ -182,7 +182,7 @@ class Channel:
                 self.cancelled = True
             self._audio.clear()
             self._waiting = 0
-            self._close()
+            self.finish()
 
     def __enter__(self) -> Channel:
         return self
@@ -197,6 +197,10 @@ class Channel:
         if self._over or self._waiting >= self._engine.max_samples:
             return False
         return self.gate_frames > 0 or self._frames > 0 or (self._ended and not self._fed_last)
+
+    def block_waits(self) -> bool:
+        """True where there are frames for a whole block of the conditioner, or the last ones."""
+        return not self._fed_last and (self._ended or self._frames >= self._to_a_block())
 
     def take_frames(self) -> tuple[np.ndarray, bool] | None:
         """Takes the next frames for the conditioner, and whether they are the last; None if none.
@@ -242,18 +246,15 @@ class Channel:
     def fail(self, error: BaseException) -> None:
         """Ends the stream with the engine's failure."""
         self.failure = error
-        self._close()
+        self.finish()
 
-    def _close(self) -> None:
+    def finish(self) -> None:
+        """Ends the stream; what was made can still be read."""
         if not self._over:
             self._over = True
             self._mels.clear()
             self._engine._release(self)
         self._wake()
-
-    def finish(self) -> None:
-        """Ends the stream; its samples can still be read."""
-        self._close()
 
     # ---- the engine's thread, without the lock ----
 

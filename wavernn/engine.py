@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +81,7 @@ class Engine:
         self._gates = {
             frames: torch.zeros(channels, frames * steps, gate_rows) for frames in (1, LONG_FRAMES)
         }
+        self._feeder = ThreadPoolExecutor(1, "wavernn-feeder") if threads > 1 else None
         self._seed_B = np.zeros(channels, np.uint64)
         self._temperature_B = np.ones(channels, np.float32)
         self.totals = Totals()
@@ -137,6 +140,8 @@ class Engine:
             self._stopped = True
             self.work.notify()
         self._thread.join()
+        if self._feeder:
+            self._feeder.shutdown()
 
     def __enter__(self) -> Engine:
         return self
@@ -205,9 +210,7 @@ class Engine:
             ready.sort(key=lambda channel: channel.due_s)
             self._running = ready[: self.lanes]
             fed = [(c, c.take_frames()) for c in self._running if not c.gate_frames]
-        for channel, frames in fed:
-            if frames is not None:
-                channel.condition(*frames)
+        _feed(fed)
         speaking = [channel for channel in self._running if channel.gate_frames]
         loop_s = self._launch(speaking, started_s) if speaking else 0.0
         with self.lock:
@@ -234,12 +237,21 @@ class Engine:
             fresh_B = np.zeros(self.channels, bool)
             fresh_B[fresh] = True
             self._synthesizer.reset(fresh_B)
+        with self.lock:
+            soon = [c for c in speaking if c.gate_frames < LONG_FRAMES and c.block_waits()]
+            fed = [(channel, channel.take_frames()) for channel in soon]
         samples = frames * self.hop_samples
         started_s = time.perf_counter()
+        # what the next launches need is made beside this one, where there's a thread for it
+        ahead = self._feeder.submit(_feed, fed) if self._feeder and fed else None
         audio_BT = self._synthesizer.speak(
             gates_BNG, samples, self._seed_B, active_B, self._temperature_B
         )
         done_s = time.perf_counter()
+        if ahead:
+            ahead.result()
+        else:
+            _feed(fed)
         with self.lock:
             for channel in speaking:
                 channel.fresh = False
@@ -268,3 +280,10 @@ class Engine:
             self._free.append(channel.row)
         if not self._open:
             self._idle.notify_all()
+
+
+def _feed(fed: Sequence[tuple[Channel, tuple[np.ndarray, bool] | None]]) -> None:
+    """Runs the conditioner of channels on frames that were taken from them."""
+    for channel, frames in fed:
+        if frames is not None:
+            channel.condition(*frames)

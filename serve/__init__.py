@@ -1,1 +1,1 @@
-"""Serve a voice over HTTP and WebSocket: not built yet, see the README."""
+"""Serve voices over HTTP and WebSocket."""

@@ -24,8 +24,11 @@ MAY_IMPORT = {
 }
 # files that belong to the part of another name: the command line's, what it does to files
 ALIASES = {
-    **dict.fromkeys(("__main__", "cli_bench", "cli_sweep", "options"), "cli"),
-    **dict.fromkeys(("synthesis", "endtoend", "vocoder", "channel", "capacity"), "engine"),
+    **dict.fromkeys(
+        ("__main__", "cli_bench", "cli_live", "cli_load", "cli_serve", "cli_sweep", "options"),
+        "cli",
+    ),
+    **dict.fromkeys(("synthesis", "endtoend", "vocoder", "channel", "capacity", "live"), "engine"),
 }
 # what `wavernn --help` may load besides the standard library
 LIGHT = {"typer"}

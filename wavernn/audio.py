@@ -7,6 +7,7 @@ split into a coarse byte (the high one) and a fine byte (Kalchbrenner et al. 201
 from __future__ import annotations
 
 import io
+import math
 import os
 from itertools import accumulate
 from pathlib import Path
@@ -27,17 +28,22 @@ _LARGEST_PEAK = 16.0
 _BLOCK = 65_536
 
 
-def read_audio(path: str | os.PathLike[str] | BinaryIO, rate_hz: int) -> np.ndarray:
+def read_audio(
+    path: str | os.PathLike[str] | BinaryIO, rate_hz: int, longest_s: float | None = None
+) -> np.ndarray:
     """Read a recording of any format libsndfile knows as float32 [T], mono, at `rate_hz`.
 
     Channels are averaged, another rate is converted by soxr (VHQ), the result is limited to
     [-1, 1]. `path` may be an open binary file. Raises `AudioError` if there is no such file, it
-    can't be opened, isn't audio, or holds no samples or ones that aren't finite.
+    can't be opened, isn't audio, is longer than `longest_s`, or holds no samples or ones that
+    aren't finite.
     """
     if rate_hz <= 0:
         raise AudioError(f"the sampling rate must be positive, got {rate_hz} Hz")
     if not isinstance(path, str | os.PathLike):
-        return _checked(*_read(_Upload(path.read()), "the upload"), "the upload", rate_hz)
+        return _checked(
+            *_read(_Upload(path.read()), "the upload", longest_s), "the upload", rate_hz
+        )
     name = os.fspath(path)
     try:
         with open(name, "rb") as file:
@@ -52,7 +58,7 @@ def read_audio(path: str | os.PathLike[str] | BinaryIO, rate_hz: int) -> np.ndar
         raise AudioError(f"{name} can't be read: {error.strerror or error}") from None
     if empty:
         raise AudioError(f"{name} is empty (0 bytes); an audio file was expected")
-    return _checked(*_read(name, name), name, rate_hz)
+    return _checked(*_read(name, name, longest_s), name, rate_hz)
 
 
 class _Upload(io.BytesIO):
@@ -66,7 +72,7 @@ class _Upload(io.BytesIO):
         return super().seek(max(0, origin + offset))
 
 
-def _read(file: str | _Upload, name: str) -> tuple[np.ndarray, int]:
+def _read(file: str | _Upload, name: str, longest_s: float | None) -> tuple[np.ndarray, int]:
     """Decode a file to float32 [T, channels] and its rate in Hz."""
     import soundfile
 
@@ -76,7 +82,11 @@ def _read(file: str | _Upload, name: str) -> tuple[np.ndarray, int]:
             # read until they end, as the length in a header may be unknown (piped flac) or false,
             # and don't seek after each block, which soundfile does and which then fails
             sound.seekable = lambda: False
+            left = math.inf if longest_s is None else longest_s * sound.samplerate
             while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
+                left -= len(block)
+                if left < 0:
+                    raise AudioError(f"{name} is longer than {longest_s:g} s; send a shorter one")
                 blocks.append(block)
             return np.concatenate(blocks), sound.samplerate
     except soundfile.LibsndfileError as error:

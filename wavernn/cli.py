@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from wavernn import __version__, cli_bench, cli_sweep
+from wavernn import __version__, cli_bench, cli_live, cli_load, cli_serve, cli_sweep
 from wavernn.errors import ConfigError, WaveRNNError
 from wavernn.options import (
     Backend,
@@ -215,6 +215,9 @@ def doctor(
 
 
 app.command()(cli_sweep.sweep)
+app.command(context_settings=cli_serve.CONTEXT)(cli_serve.serve)
+app.command()(cli_live.live)
+app.command()(cli_load.load)
 app.command()(cli_bench.bench)
 app.command()(cli_bench.tune)
 

@@ -51,10 +51,24 @@ def read_mel(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         raise MelError(f"{path} doesn't exist; give the path of a mel or an audio file") from None
     except OSError as error:
         raise MelError(f"can't read {path}: {error.strerror or error}") from None
+    return parse_mel(content, path.suffix.lower(), str(path))
+
+
+def parse_mel(
+    content: bytes, suffix: str, name: str, most_bytes: int | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Does what `read_mel` does with the bytes of a file, which errors call `name`.
+
+    Refuses an .npz whose arrays would take more than `most_bytes`.
+    """
     try:
-        if path.suffix.lower() == ".safetensors":
+        if suffix == ".safetensors":
             arrays, declared = _safetensors(content)
         else:
+            if most_bytes is not None and unfolded_bytes(content) > most_bytes:
+                raise MelError(
+                    f"{name} unfolds to more than {most_bytes} bytes; send a shorter one"
+                )
             loaded = np.load(io.BytesIO(content), allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded, {}
@@ -65,15 +79,23 @@ def read_mel(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
             declared = {k: v.item() for k, v in arrays.items() if v.ndim == 0}
     except _DAMAGE:
         raise MelError(
-            f"{path} is not a mel file that can be read (damaged, or it holds Python objects); "
+            f"{name} is not a mel file that can be read (damaged, or it holds Python objects); "
             f"expected {', '.join(SUFFIXES)} with an array of numbers"
         ) from None
     if "mel" not in arrays:
         names = ", ".join(arrays) or "no array"
-        raise MelError(f"{path} holds {names}; expected an array called mel")
+        raise MelError(f"{name} holds {names}; expected an array called mel")
     if not isinstance(declared, dict):
-        raise MelError(f"the mel_config of {path} must be a JSON object, got {declared!r}")
+        raise MelError(f"the mel_config of {name} must be a JSON object, got {declared!r}")
     return arrays["mel"], declared
+
+
+def unfolded_bytes(content: bytes) -> int:
+    """The bytes that a zip archive's members say they have, and are read to have at most."""
+    if not content.startswith(b"PK"):
+        return len(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return sum(member.file_size for member in archive.infolist())
 
 
 def _safetensors(content: bytes) -> tuple[dict[str, np.ndarray], Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +34,32 @@ def input_mel(source: Path, voice: Checkpoint) -> np.ndarray:
     Raises MelError where the mel's declared or evident specification isn't the voice's, AudioError
     where the recording can't be used.
     """
-    config = voice.config.mel
     if source.suffix.lower() in SUFFIXES:
         array, declared = read_mel(source)
-        problems = declared_mismatch(declared, config)
-        if problems:
-            raise MelError(f"{source} doesn't fit this voice: {' '.join(problems)}")
-        finding = recognise(array, config, _statistics(voice))
-        if not finding.fits or finding.convert is None:
-            raise MelError(f"{source} doesn't fit this voice: {finding.sentence}")
-        return finding.convert(array)
-    audio_T = read_audio(source, config.rate_hz)
+        return fitted_mel(array, declared, voice, str(source))
+    return recording_mel(read_audio(source, voice.config.mel.rate_hz), voice)
+
+
+def fitted_mel(
+    array: np.ndarray, declared: Mapping[str, object], voice: Checkpoint, name: str
+) -> np.ndarray:
+    """Arranges an array as a mel [N, M] for a voice; errors call it `name`.
+
+    Raises MelError where its declared or evident specification isn't the voice's.
+    """
+    config = voice.config.mel
+    problems = declared_mismatch(declared, config)
+    if problems:
+        raise MelError(f"{name} doesn't fit this voice: {' '.join(problems)}")
+    finding = recognise(array, config, _statistics(voice))
+    if not finding.fits or finding.convert is None:
+        raise MelError(f"{name} doesn't fit this voice: {finding.sentence}")
+    return finding.convert(array)
+
+
+def recording_mel(audio_T: np.ndarray, voice: Checkpoint) -> np.ndarray:
+    """Makes the mel [N, M] that a voice takes from samples at its rate."""
+    config = voice.config.mel
     with torch.no_grad():
         mel_NM: np.ndarray = LogMel(config)(torch.from_numpy(audio_T)[None])[0].numpy()
     return mel_NM

@@ -1,0 +1,90 @@
+"""What is served: models and voices."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from wavernn.serve.errors import documented, not_found
+from wavernn.serve.requests import ServiceDep, client_of
+from wavernn.serve.service import Service
+
+router = APIRouter(
+    tags=["listing"], dependencies=[Depends(client_of)], responses=documented(401, 429)
+)
+
+MODEL = "wavernn"
+# what OpenAI's clients ask for by default
+ALIASES = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
+_STARTED = int(time.time())
+
+
+class Model(BaseModel):
+    """A model in OpenAI's terms."""
+
+    id: str
+    object: str = "model"
+    created: int = _STARTED
+    owned_by: str = MODEL
+
+
+class Models(BaseModel):
+    """All models."""
+
+    object: str = "list"
+    data: list[Model]
+
+
+class Voice(BaseModel):
+    """A voice, and the mel that it takes."""
+
+    id: str
+    name: str
+    sample_rate: int = Field(description="In Hz.")
+    default: bool
+    mel: dict[str, Any] = Field(description="How a mel for /v1/vocode must be computed.")
+
+
+class Voices(BaseModel):
+    """All voices."""
+
+    voices: list[Voice]
+
+
+def models_of(service: Service) -> tuple[str, ...]:
+    """The names that requests may give as their model."""
+    return (MODEL, *service.engines, *ALIASES)
+
+
+@router.get("/v1/models")
+async def models(service: ServiceDep) -> Models:
+    """List what may be given as a request's model."""
+    return Models(data=[Model(id=name) for name in models_of(service)])
+
+
+@router.get("/v1/models/{model}", responses=documented(404))
+async def model(model: str, service: ServiceDep) -> Model:
+    """Look a model up."""
+    if model not in models_of(service):
+        raise not_found(f"no model is called {model[:64]!r}", "model", "model_not_found")
+    return Model(id=model)
+
+
+@router.get("/v1/audio/voices")
+async def voices(service: ServiceDep) -> Voices:
+    """List the voices, the default one first."""
+    found = [
+        Voice(
+            id=name,
+            name=name,
+            sample_rate=engine.rate_hz,
+            default=number == 0,
+            mel=asdict(engine.voice.config.mel),
+        )
+        for number, (name, engine) in enumerate(service.engines.items())
+    ]
+    return Voices(voices=found)

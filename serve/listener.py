@@ -16,6 +16,9 @@ from wavernn.serve.metrics import CANCELLED, DONE, ERROR, REFUSED, TIMEOUT, Metr
 
 # the most that is waited for at a time, so that samples come in no larger pieces than they must
 LARGEST_BLOCK_S = 0.2
+# The least, after the first blocks of a stream: were it less for listeners who have little left to
+# hear, a machine at its limit would be slowed down by sending small packets to all of them.
+SMALLEST_BLOCK_S, FIRST_BLOCKS = 0.04, 12
 
 
 class Listener:
@@ -40,6 +43,7 @@ class Listener:
         # when the first sample was heard, put off by each underrun
         self._started_s: float | None = None
         self._underrun_s = 0.0
+        self._blocks = 0
         self._complete = False
         self._feeding: asyncio.Future[None] | None = None
 
@@ -72,7 +76,8 @@ class Listener:
         if self._started_s is None:
             return 1
         lead_s = self.channel.samples / self._rate_hz - (now_s - self._started_s)
-        return max(1, int(self._rate_hz * min(lead_s / 2, LARGEST_BLOCK_S)))
+        least_s = SMALLEST_BLOCK_S * min(self._blocks / FIRST_BLOCKS, 1)
+        return max(1, int(self._rate_hz * min(max(lead_s / 2, least_s), LARGEST_BLOCK_S)))
 
     def _note(self, samples: int, asked_s: float) -> None:
         now_s = time.perf_counter()

@@ -26,9 +26,10 @@ from wavernn.errors import EngineBusy
 
 # streams that share one reading of the weights in a thread of the native engine
 LANES_PER_THREAD = 16
-# a launch is longer where all its streams are this far ahead of a listener
+# Frames of a launch: one for a stream that begins, two when all are under way, four where all are
+# this far ahead of who listens. Longer launches cost less, but a new stream waits for their end.
+SHORT_FRAMES, MIDDLE_FRAMES, LONG_FRAMES = 1, 2, 4
 CALM_S = 0.1
-LONG_FRAMES = 4
 
 
 @dataclass
@@ -77,9 +78,10 @@ class Engine:
         self._model = voice.model()
         steps = self._model.conditioner.steps_per_frame
         gate_rows = voice.config.model.gate_rows
-        # the input of a short launch and of a long one
+        # the input of launches, by their length
         self._gates = {
-            frames: torch.zeros(channels, frames * steps, gate_rows) for frames in (1, LONG_FRAMES)
+            frames: torch.zeros(channels, frames * steps, gate_rows)
+            for frames in (SHORT_FRAMES, MIDDLE_FRAMES, LONG_FRAMES)
         }
         self._feeder = ThreadPoolExecutor(1, "wavernn-feeder") if threads > 1 else None
         self._seed_B = np.zeros(channels, np.uint64)
@@ -223,8 +225,7 @@ class Engine:
 
     def _launch(self, speaking: list[Channel], now_s: float) -> float:
         """Speaks the next frames of some channels; returns the seconds in the sample loop."""
-        calm = all(c.gate_frames >= LONG_FRAMES and c.due_s > now_s + CALM_S for c in speaking)
-        frames = LONG_FRAMES if calm else 1
+        frames = self._length(speaking, now_s)
         gates_BNG = self._gates[frames]
         active_B = np.zeros(self.channels, bool)
         for channel in speaking:
@@ -261,6 +262,15 @@ class Engine:
             self.totals.launches += 1
             self.totals.samples += samples * len(speaking)
         return done_s - started_s
+
+    def _length(self, speaking: list[Channel], now_s: float) -> int:
+        """The frames of the next launch."""
+        there = min(channel.gate_frames for channel in speaking)
+        begun = min(channel.made for channel in speaking) >= LONG_FRAMES * self.hop_samples
+        ahead_s = min(channel.due_s for channel in speaking) - now_s
+        if there >= LONG_FRAMES and ahead_s > CALM_S:
+            return LONG_FRAMES
+        return MIDDLE_FRAMES if there >= MIDDLE_FRAMES and begun else SHORT_FRAMES
 
     # ---- under the lock ----
 

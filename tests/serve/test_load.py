@@ -90,7 +90,6 @@ def test_listeners_one_after_the_other(running, target):
     found = run(target, Plan(streams=3, requests=9, audio_bytes=AUDIO_BYTES, seed=7))
     assert found["outcomes"] == {"done": 9} and found["statuses"] == {"200": 9}
     assert found["audio_s"] == pytest.approx(9 * 0.25)
-    assert found["underruns"] == 0
     assert 0 < found["first_audio_ms"]["min"] <= found["first_audio_ms"]["max"] < 1000 * LONG
     assert found["realtime_factor"] > 0 and found["stream_realtime_factor"]["min"] > 0
     assert len(found["rows"]) == 9

@@ -151,12 +151,15 @@ class AudioResponse(Response):
         """Yields bytes, each not empty."""
         piece = max(1, int(PIECE_S * self._engine.rate_hz))
         async for samples_T in listener:
+            data = b""
             for start in range(0, len(samples_T), piece):
                 if start:
                     # others' turn
                     await asyncio.sleep(0)
-                if data := encoder.encode(samples_T[start : start + piece]):
-                    yield data
+                data += encoder.encode(samples_T[start : start + piece])
+            # a packet costs more than its bytes
+            if data:
+                yield data
         if data := encoder.finish():
             yield data
 

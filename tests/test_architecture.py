@@ -28,7 +28,9 @@ ALIASES = {
         ("__main__", "cli_bench", "cli_live", "cli_load", "cli_serve", "cli_sweep", "options"),
         "cli",
     ),
-    **dict.fromkeys(("synthesis", "endtoend", "vocoder", "channel", "capacity", "live"), "engine"),
+    **dict.fromkeys(
+        ("synthesis", "endtoend", "vocoder", "channel", "capacity", "live", "waking"), "engine"
+    ),
 }
 # what `wavernn --help` may load besides the standard library
 LIGHT = {"typer"}

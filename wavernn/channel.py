@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -20,6 +19,7 @@ import torch
 
 from wavernn.conditioning import BLOCK_FRAMES, Conditioning
 from wavernn.vocoder import check_mel
+from wavernn.waking import Waiting, wake
 
 
 class Owner(Protocol):
@@ -61,7 +61,7 @@ class Channel:
         self._wanted = 1
         # threads and tasks that wait, for room or for samples
         self._turn = threading.Condition(engine.lock)
-        self._futures: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._futures: list[Waiting] = []
         # what follows belongs to the engine's thread
         self.fresh = True
         # had nothing to do; when the next sample is due for who listens since it had
@@ -227,17 +227,20 @@ class Channel:
         there = len(self._conditioning.mel_NM) - self._conditioning.history
         return BLOCK_FRAMES + self._conditioning.lookahead - there
 
-    def deliver(self, samples_T: np.ndarray, now_s: float) -> None:
-        """Hands a chunk over to the reader."""
+    def deliver(self, samples_T: np.ndarray, now_s: float) -> list[Waiting]:
+        """Hands a chunk over to the reader; returns the tasks to `wake`."""
         self.made += len(samples_T)
         if self._over:
-            return
+            return []
         if math.isnan(self.first_audio_s):
             self.first_audio_s = now_s
         self._audio.append(samples_T)
         self._waiting += len(samples_T)
-        if self._has_samples():
-            self._wake()
+        if not self._has_samples():
+            return []
+        self._turn.notify_all()
+        waiting, self._futures = self._futures, []
+        return waiting
 
     def finished(self) -> bool:
         """True where all that was pushed is spoken."""
@@ -288,13 +291,5 @@ class Channel:
 
     def _wake(self) -> None:
         self._turn.notify_all()
-        for loop, future in self._futures:
-            # nobody waits in a loop that is closed
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(_resolve, future)
-        self._futures.clear()
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+        wake(self._futures)
+        self._futures = []

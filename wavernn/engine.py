@@ -23,6 +23,7 @@ from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import BLOCK_FRAMES, Conditioning
 from wavernn.cost import channel_bytes
 from wavernn.errors import EngineBusy
+from wavernn.waking import Waiting, wake
 
 # streams that share one reading of the weights in a thread of the native engine
 LANES_PER_THREAD = 16
@@ -64,7 +65,7 @@ class Engine:
         ahead_s: float = 1.0,
         input_s: float = 30.0,
     ) -> None:
-        if channels < 1 or (lanes is not None and lanes < 1):
+        if min(channels, lanes or 1) < 1:
             raise ValueError(f"expected at least 1 channel and lane, got {channels} and {lanes}")
         mel = voice.config.mel
         self.voice = voice
@@ -74,7 +75,6 @@ class Engine:
         self.max_samples = max(round(ahead_s * mel.rate_hz), mel.hop_samples)
         self.max_frames = max(round(input_s * mel.rate_hz / mel.hop_samples), BLOCK_FRAMES)
         self._synthesizer = kernels.load(backend)(voice, channels, format, threads)
-        self.format = self._synthesizer.format
         self._model = voice.model()
         steps = self._model.conditioner.steps_per_frame
         gate_rows = voice.config.model.gate_rows
@@ -136,8 +136,8 @@ class Engine:
             if drain:
                 self._idle.wait_for(lambda: not self._open, timeout)
             left = list(self._open.values())
-        for channel in left:
-            channel.cancel()
+        for c in left:
+            c.cancel()
         with self.lock:
             self._stopped = True
             self.work.notify()
@@ -169,8 +169,7 @@ class Engine:
         queues = 4 * (self.max_samples + LONG_FRAMES * self.hop_samples)
         queues += 4 * self.bands * (self.max_frames + BLOCK_FRAMES)
         gates = sum(4 * gates_BNG.numel() for gates_BNG in self._gates.values())
-        # a launch's audio, and seed and temperature
-        audio = 4 * LONG_FRAMES * self.hop_samples + 12
+        audio = 4 * LONG_FRAMES * self.hop_samples
         each = queues + audio + channel_bytes(self.voice.config)
         return self.channels * each + gates
 
@@ -239,8 +238,8 @@ class Engine:
             fresh_B[fresh] = True
             self._synthesizer.reset(fresh_B)
         with self.lock:
-            soon = [c for c in speaking if c.gate_frames < LONG_FRAMES and c.block_waits()]
-            fed = [(channel, channel.take_frames()) for channel in soon]
+            low = [c for c in speaking if c.gate_frames < LONG_FRAMES and c.block_waits()]
+            fed = [(c, c.take_frames()) for c in low]
         samples = frames * self.hop_samples
         started_s = time.perf_counter()
         # what the next launches need is made beside this one, where there's a thread for it
@@ -253,14 +252,16 @@ class Engine:
             ahead.result()
         else:
             _feed(fed)
+        waiting: list[Waiting] = []
         with self.lock:
             for channel in speaking:
                 channel.fresh = False
                 channel.due_s += samples / self.rate_hz
                 # a row of its own, so that a reader who is behind keeps no whole launch
-                channel.deliver(np.array(audio_BT[channel.row]), done_s)
+                waiting += channel.deliver(np.array(audio_BT[channel.row]), done_s)
             self.totals.launches += 1
             self.totals.samples += samples * len(speaking)
+        wake(waiting)
         return done_s - started_s
 
     def _length(self, speaking: list[Channel], now_s: float) -> int:

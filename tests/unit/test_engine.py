@@ -332,9 +332,10 @@ def test_the_most_urgent_streams_are_dealt_the_lanes(voice):
         deliver = Channel.deliver
 
         def watch(self, samples, now_s):
-            deliver(self, samples, now_s)
+            waiting = deliver(self, samples, now_s)
             if all(channel.made for channel in channels):
                 made.append([channel.made for channel in channels])
+            return waiting
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Channel, "deliver", watch)

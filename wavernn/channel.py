@@ -70,7 +70,7 @@ class Channel:
         self._conditioning = conditioning
         self._steps = conditioning.model.conditioner.steps_per_frame
         self._fed_last = False
-        self._gates: deque[torch.Tensor] = deque()
+        self._gates: deque[np.ndarray] = deque()
         self.gate_frames = 0
 
     # ---- the side that gives mel frames ----
@@ -264,10 +264,11 @@ class Channel:
     def condition(self, mel_NM: np.ndarray, last: bool) -> None:
         """Runs the conditioner on frames that were taken."""
         for gates_NG in self._conditioning.push(torch.from_numpy(mel_NM), last):
-            self._gates.append(gates_NG)
+            # cut and copied some times, which torch would take longer for
+            self._gates.append(gates_NG.numpy())
             self.gate_frames += len(gates_NG) // self._steps
 
-    def take_gates(self, out_NG: torch.Tensor) -> None:
+    def take_gates(self, out_NG: np.ndarray) -> None:
         """Writes the gate input of the next frames to `out_NG` [n, G]."""
         self.gate_frames -= len(out_NG) // self._steps
         place = 0

@@ -231,7 +231,7 @@ class Engine:
             row = channel.row
             active_B[row] = True
             self._seed_B[row], self._temperature_B[row] = channel.seed, channel.temperature
-            channel.take_gates(gates_BNG[row])
+            channel.take_gates(gates_BNG[row].numpy())
         fresh = [channel.row for channel in speaking if channel.fresh]
         if fresh:
             fresh_B = np.zeros(self.channels, bool)

@@ -11,7 +11,13 @@ import pytest
 from wavernn.audio import write_audio
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "kernels/README.md", "train/README.md", "checkpoints/README.md"]
+PAGES = [
+    "README.md",
+    "kernels/README.md",
+    "train/README.md",
+    "serve/README.md",
+    "checkpoints/README.md",
+]
 
 
 def blocks(page):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from wavernn.checkpoint import Checkpoint
 from wavernn.engine import LANES_PER_THREAD, Engine
 from wavernn.kernels.example import example_mel
@@ -36,11 +38,11 @@ def measure(
     return made_s / best_s
 
 
-def _round(engine: Engine, lanes: int, mel_NM: object) -> float:
+def _round(engine: Engine, lanes: int, mel_NM: np.ndarray) -> float:
     channels = [engine.open(seed) for seed in range(lanes)]
     started_s = time.perf_counter()
     for channel in channels:
-        channel.push(mel_NM)  # type: ignore[arg-type]
+        channel.push(mel_NM)
         channel.end()
     for channel in channels:
         for _ in channel:

@@ -7,7 +7,6 @@ frames and whose readers aren't behind, the most urgent first.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import BLOCK_FRAMES, Conditioning
 from wavernn.cost import channel_bytes
 from wavernn.errors import EngineBusy
+from wavernn.vocoder import check_draws
 from wavernn.waking import Waiting, wake
 
 # streams that share one reading of the weights in a thread of the native engine
@@ -107,10 +107,7 @@ class Engine:
         Raises EngineBusy where all channels are taken or the engine is closing, ValueError for a
         seed outside 0..2^64-1 or a temperature that isn't positive and finite.
         """
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be positive and finite, got {temperature}")
-        if not 0 <= seed < 1 << 64:
-            raise ValueError(f"a seed is a whole number in 0..2^64-1, got {seed}")
+        check_draws(seed, temperature)
         conditioning = Conditioning(self.voice, self._model)
         with self.lock:
             if self.failure is not None:

@@ -72,10 +72,7 @@ class Vocoder:
 
     def _begin(self, seed: int, temperature: float) -> object:
         """Puts the state back to the start and returns what tells this stream from the next."""
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be positive and finite, got {temperature}")
-        if not 0 <= seed < 1 << 64:
-            raise ValueError(f"a seed is a whole number in 0..2^64-1, got {seed}")
+        check_draws(seed, temperature)
         self.synthesizer.reset()
         self.conditioning.reset()
         self._turn = object()
@@ -114,6 +111,14 @@ class Vocoder:
     def synthesize(self, mel_NM: np.ndarray, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
         """Turns a whole mel [N, M] into float32 samples [N * hop] in [-1, 1)."""
         return np.concatenate(list(self.stream([mel_NM], seed, temperature)))
+
+
+def check_draws(seed: int, temperature: float) -> None:
+    """Raises ValueError for a seed or a temperature that no stream can have."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"a seed is a whole number in 0..2^64-1, got {seed}")
 
 
 def check_mel(mel_NM: np.ndarray, bands: int) -> np.ndarray:

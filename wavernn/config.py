@@ -17,7 +17,8 @@ LARGEST_SIZE = 65_536
 MOST_LAYERS = 64
 
 
-def _require(condition: bool, sentence: str) -> None:
+def require(condition: bool, sentence: str) -> None:
+    """Raises ConfigError with this sentence unless the condition holds."""
     if not condition:
         raise ConfigError(sentence)
 
@@ -47,32 +48,32 @@ class MelConfig:
     floor: float = 1e-5
 
     def __post_init__(self) -> None:
-        _require(self.rate_hz > 0, f"mel.rate_hz must be positive, got {self.rate_hz}")
-        _require(
+        require(self.rate_hz > 0, f"mel.rate_hz must be positive, got {self.rate_hz}")
+        require(
             self.fft_samples > 0 and self.fft_samples % 2 == 0,
             f"mel.fft_samples must be positive and even, got {self.fft_samples}",
         )
-        _require(
+        require(
             0 < self.window_samples <= self.fft_samples,
             f"mel.window_samples must lie in 1..fft_samples ({self.fft_samples}), "
             f"got {self.window_samples}",
         )
-        _require(
+        require(
             0 < self.hop_samples <= self.fft_samples
             and (self.fft_samples - self.hop_samples) % 2 == 0,
             f"mel.hop_samples must be at most fft_samples ({self.fft_samples}) and differ from it "
             f"by an even number, got {self.hop_samples}",
         )
-        _require(self.bands > 0, f"mel.bands must be positive, got {self.bands}")
-        _require(
+        require(self.bands > 0, f"mel.bands must be positive, got {self.bands}")
+        require(
             0 <= self.low_hz < self.high_hz <= self.rate_hz / 2,
             f"mel needs 0 <= low_hz < high_hz <= rate_hz / 2, got {self.low_hz}, {self.high_hz} "
             f"at {self.rate_hz} Hz",
         )
-        _require(self.scale in ("slaney", "htk"), f"mel.scale is slaney or htk, not {self.scale}")
-        _require(self.norm in ("slaney", "none"), f"mel.norm is slaney or none, not {self.norm}")
-        _require(self.log in ("ln", "log10"), f"mel.log is ln or log10, not {self.log}")
-        _require(self.floor > 0, f"mel.floor must be positive, got {self.floor}")
+        require(self.scale in ("slaney", "htk"), f"mel.scale is slaney or htk, not {self.scale}")
+        require(self.norm in ("slaney", "none"), f"mel.norm is slaney or none, not {self.norm}")
+        require(self.log in ("ln", "log10"), f"mel.log is ln or log10, not {self.log}")
+        require(self.floor > 0, f"mel.floor must be positive, got {self.floor}")
 
     @property
     def floor_value(self) -> float:
@@ -130,17 +131,17 @@ class ModelConfig:
         limits |= {"layers": (0, MOST_LAYERS), "lookahead_frames": (0, 3)}
         for key, (low, high) in limits.items():
             value = getattr(self, key)
-            _require(low <= value <= high, f"model.{key} must lie in {low}..{high}, got {value}")
-        _require(self.hidden % 2 == 0, f"model.hidden must be even, got {self.hidden}")
-        _require(
+            require(low <= value <= high, f"model.{key} must lie in {low}..{high}, got {value}")
+        require(self.hidden % 2 == 0, f"model.hidden must be even, got {self.hidden}")
+        require(
             self.input in ("embedding", "scalar"),
             f"model.input is embedding or scalar, not {self.input}",
         )
-        _require(
+        require(
             0 <= self.pre_emphasis < 1,
             f"model.pre_emphasis must lie in [0, 1), got {self.pre_emphasis}",
         )
-        _require(
+        require(
             self.subscale == 1 and self.subscale_horizon >= 0,
             "model.subscale must be 1 in this release and its horizon not negative, "
             f"got {self.subscale}, {self.subscale_horizon}",
@@ -179,18 +180,18 @@ class PruneConfig:
     every_steps: int = 500
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.block_rows > 0 and self.block_columns > 0,
             f"prune.block_rows and block_columns must be positive, "
             f"got {self.block_rows} x {self.block_columns}",
         )
         for name, value in self.density.items():
-            _require(
+            require(
                 name in PRUNABLE,
                 f"unknown matrix prune.density.{name}; known: {', '.join(PRUNABLE)}",
             )
-            _require(0 < value <= 1, f"prune.density.{name} must lie in (0, 1], got {value}")
-        _require(
+            require(0 < value <= 1, f"prune.density.{name} must lie in (0, 1], got {value}")
+        require(
             self.start_step >= 0 and self.ramp_steps > 0 and self.every_steps > 0,
             "prune needs start_step >= 0, ramp_steps > 0 and every_steps > 0, "
             f"got {self.start_step}, {self.ramp_steps}, {self.every_steps}",
@@ -232,24 +233,24 @@ class TrainConfig:
     nan_patience: int = 10
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 1 << 63, f"train.seed must lie in 0..2^63-1, got {self.seed}")
+        require(0 <= self.seed < 1 << 63, f"train.seed must lie in 0..2^63-1, got {self.seed}")
         positive = (
             "steps batch slice_samples learning_rate clip validate_every_steps save_every_steps "
             "log_every_steps validation_clips validation_seconds_per_clip nan_patience"
         )
         for key in positive.split():
             value = getattr(self, key)
-            _require(value > 0, f"train.{key} must be positive, got {value}")
-        _require(0 <= self.ema < 1, f"train.ema must lie in [0, 1), got {self.ema}")
-        _require(
+            require(value > 0, f"train.{key} must be positive, got {value}")
+        require(0 <= self.ema < 1, f"train.ema must lie in [0, 1), got {self.ema}")
+        require(
             0 <= self.final_rate <= 1, f"train.final_rate must lie in [0, 1], got {self.final_rate}"
         )
-        _require(
+        require(
             self.warmup_steps >= 0 and self.input_noise >= 0,
             "train.warmup_steps and input_noise must not be negative, "
             f"got {self.warmup_steps}, {self.input_noise}",
         )
-        _require(
+        require(
             self.precision in ("float32", "bfloat16"),
             f"train.precision is float32 or bfloat16, not {self.precision}",
         )
@@ -267,11 +268,11 @@ class Config:
 
     def __post_init__(self) -> None:
         hop, step = self.mel.hop_samples, self.model.conditioning_hop_samples
-        _require(
+        require(
             hop % step == 0,
             f"model.conditioning_hop_samples must divide mel.hop_samples ({hop}), got {step}",
         )
-        _require(
+        require(
             self.train.slice_samples % hop == 0,
             f"train.slice_samples must be a multiple of mel.hop_samples ({hop}), "
             f"got {self.train.slice_samples}",
@@ -280,7 +281,7 @@ class Config:
         for name, density in self.prune.density.items():
             R, W = matrix_shape(self.model, name)
             if density < 1:
-                _require(
+                require(
                     R % rows == 0 and W % columns == 0,
                     f"prune blocks of {rows} x {columns} don't divide {name} ({R} x {W})",
                 )

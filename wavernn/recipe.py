@@ -76,11 +76,11 @@ def from_dict(table: Mapping[str, Any]) -> Config:
     """Makes a whole configuration from nested tables, as `Config.to_dict` or a recipe has them."""
     if not isinstance(table, Mapping):
         raise ConfigError(f"a configuration must be a table, got {table!r}")
-    config: Config = build(Config, _with_preset(table))
+    config: Config = build(Config, with_preset(table))
     return config
 
 
-def _with_preset(table: Mapping[str, Any]) -> dict[str, Any]:
+def with_preset(table: Mapping[str, Any]) -> dict[str, Any]:
     """Writes a mel preset out, so that single keys can be laid on top of it."""
     mel = table.get("mel")
     if not isinstance(mel, str):
@@ -101,7 +101,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"recipe {path} is not valid TOML: {error}") from None
     base = table.pop("base", None)
-    table = {"name": path.stem} | _with_preset(table)
+    table = {"name": path.stem} | with_preset(table)
     if base is None:
         return table
     if not isinstance(base, str):
@@ -120,7 +120,7 @@ def recipe_path(name: str) -> Path:
     return path
 
 
-def load(name: str, overrides: Iterable[str] = ()) -> Config:
+def read(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Reads a recipe by name or path and lays overrides such as "model.hidden=512" on top."""
     table = _read(recipe_path(name))
     for line in overrides:
@@ -135,5 +135,15 @@ def load(name: str, overrides: Iterable[str] = ()) -> Config:
                 extra = tomllib.loads(f'{key} = "{value.strip()}"')
             except (ValueError, RecursionError) as error:
                 raise ConfigError(f"override {line!r} is not valid TOML: {error}") from None
-        table = overlay(table, _with_preset(extra))
+        table = overlay(table, with_preset(extra))
+    return table
+
+
+def load(name: str, overrides: Iterable[str] = ()) -> Config:
+    """Reads a vocoder's recipe; raises ConfigError for one that can't be used."""
+    table = read(name, overrides)
+    if table.get("kind") == "acoustic":
+        raise ConfigError(
+            f"{name} is a recipe of an acoustic model, but a vocoder's is wanted; choose another"
+        )
     return from_dict(table)

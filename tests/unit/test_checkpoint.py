@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from wavernn import checkpoint, files
+from wavernn import container, files
 from wavernn.checkpoint import Checkpoint, load, save
 from wavernn.config import Config, ModelConfig
 from wavernn.errors import CheckpointError
@@ -22,7 +22,7 @@ def forge(path, tensors, signed_body, **metadata):
         "format": "wavernn",
         "version": "1",
         "body": signed_body,
-        "sha256": checkpoint._digest(signed_body, tensors),
+        "sha256": container.digest(signed_body, tensors),
     }
     metadata = {k: v for k, v in (signed | metadata).items() if v is not None}
     safetensors.torch.save_file(tensors, path, metadata)

@@ -9,7 +9,10 @@ from wavernn.config import MEL_PRESETS, Config, MelConfig, ModelConfig, PruneCon
 from wavernn.errors import ConfigError
 from wavernn.recipe import from_dict, load, overlay
 
-SHIPPED = sorted(path.stem for path in recipe.RECIPES.glob("*.toml"))
+# an acoustic model's are tested in test_acoustic_config.py
+SHIPPED = sorted(
+    path.stem for path in recipe.RECIPES.glob("*.toml") if not path.stem.startswith("acoustic-")
+)
 
 
 @pytest.fixture
@@ -33,6 +36,11 @@ def test_every_shipped_recipe_loads_and_can_be_stored(name):
     assert config.name == name
     assert from_dict(config.to_dict()) == config
     assert load(str(recipe.RECIPES / f"{name}.toml")) == config
+
+
+def test_a_recipe_of_an_acoustic_model_is_named_as_such():
+    with pytest.raises(ConfigError, match="acoustic-lj is a recipe of an acoustic model"):
+        load("acoustic-lj")
 
 
 def test_shipped_recipes_have_the_sizes_of_their_names():

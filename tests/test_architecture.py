@@ -25,7 +25,10 @@ MAY_IMPORT = {
 # files that belong to the part of another name: the command line's, what it does to files
 ALIASES = {
     **dict.fromkeys(
-        ("__main__", "cli_bench", "cli_live", "cli_load", "cli_serve", "cli_sweep", "options"),
+        (
+            *("__main__", "cli_bench", "cli_live", "cli_load", "cli_say", "cli_serve", "cli_sweep"),
+            "options",
+        ),
         "cli",
     ),
     **dict.fromkeys(

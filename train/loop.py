@@ -21,11 +21,15 @@ from wavernn.train.session import CHECKPOINT, Session
 
 def learning_rate(step: int, train: TrainConfig) -> float:
     """Linear warm-up, then a cosine down to `final_rate` of the peak."""
-    if step < train.warmup_steps:
-        return train.learning_rate * (step + 1) / train.warmup_steps
-    progress = (step - train.warmup_steps) / max(train.steps - train.warmup_steps, 1)
-    low = train.final_rate
-    return train.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)
+    return warm_cosine(step, train.steps, train.learning_rate, train.warmup_steps, train.final_rate)
+
+
+def warm_cosine(step: int, steps: int, peak: float, warmup_steps: int, final_rate: float) -> float:
+    """The rate at a step of `steps`."""
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
+    return peak * (final_rate + (1 - final_rate) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 def loss_parts(

@@ -103,16 +103,19 @@ class Report:
         self.began, self.began_step = now, state.step
         self.clock, self.clock_step = now, state.step
         self.last_line = now
+        self._open_log(state.step, state.history)
+
+    def _open_log(self, step: int, history: list[dict[str, Any]]) -> None:
         if self.run is None:
             return
         # what a run wrote after the save that it goes on from doesn't count
-        self._write_history(state.history)
+        self._write_history(history)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             self.say("no TensorBoard curves: pip install 'wavernn[train]' to have them")
         else:
-            purge_step = state.step + 1 if state.step else 0
+            purge_step = step + 1 if step else 0
             self.writer = SummaryWriter(self.run / "log", purge_step=purge_step)
 
     def stepped(

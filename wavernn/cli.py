@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from wavernn import __version__, cli_bench, cli_live, cli_load, cli_serve, cli_sweep
+from wavernn import __version__, cli_bench, cli_live, cli_load, cli_say, cli_serve, cli_sweep
 from wavernn.errors import ConfigError, WaveRNNError
 from wavernn.options import (
     Backend,
@@ -23,6 +21,7 @@ from wavernn.options import (
     Seed,
     Temperature,
     Threads,
+    progress_bars,
     show,
 )
 
@@ -49,24 +48,6 @@ def _main(
     logging.basicConfig(level=level.upper(), format="%(message)s", stream=sys.stderr)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Shows bars on stderr for work that is reported as (label, done, total)."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(label: str, done: int, total: int) -> None:
-            if label not in tasks:
-                tasks[label] = bars.add_task(label, total=total)
-            bars.update(tasks[label], completed=done)
-
-        yield show
-
-
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a .toml file.")],
@@ -77,16 +58,33 @@ def train(
     init_from: Annotated[str | None, typer.Option(help="Start from another voice.")] = None,
     licence: Annotated[str, typer.Option(help="The data's licence, kept in the voice.")] = "",
 ) -> None:
-    """Train a voice from a folder of recordings."""
+    """Train a voice, or an acoustic model, from a folder of recordings."""
     from wavernn import recipe as recipes
+
+    table = recipes.read(recipe, set_)
+    if table.get("kind") == "acoustic":
+        if init_from:
+            raise ConfigError("an acoustic model can't start from another yet; drop --init-from")
+        typer.echo(_train_acoustic(table, data, out, resume, licence))
+        return
     from wavernn.train.loop import train as run
     from wavernn.train.report import Report
     from wavernn.voices import find
 
-    config = recipes.load(recipe, set_)
+    config = recipes.from_dict(table)
     source = find(init_from) if init_from else None
     path = run(config, data, out, resume, source, Report(out), licence)
     typer.echo(path)
+
+
+def _train_acoustic(
+    table: dict[str, Any], data: Path, out: Path, resume: bool, licence: str
+) -> Path:
+    from wavernn import acoustic_config
+    from wavernn.train.acoustic import train as run
+    from wavernn.train.acoustic_report import AcousticReport
+
+    return run(acoustic_config.from_dict(table), data, out, resume, AcousticReport(out), licence)
 
 
 @app.command()
@@ -107,6 +105,7 @@ def synth(
     import torch
 
     from wavernn import synthesis
+    from wavernn.vocoder import Vocoder
     from wavernn.voices import open_voice
 
     # torch has small products to do, whose threads would mostly wait for each other
@@ -115,13 +114,16 @@ def synth(
         raise typer.BadParameter("choose one of --out FILE and --stream", param_hint="--out")
     voice = open_voice(checkpoint)
     mel_NM = synthesis.input_mel(source, voice)
-    how = (seed, backend, temperature)
+    vocoder = Vocoder(voice, backend, format_, threads)
     if out is None:
-        synthesis.to_stdout(voice, mel_NM, *how, format_, threads)
-    else:
-        with _progress() as progress:
-            figures = synthesis.to_file(voice, mel_NM, out, *how, progress, format_, threads)
-        typer.echo(figures, err=True)
+        synthesis.to_stdout(vocoder.stream([mel_NM], seed, temperature))
+        return
+    total = len(mel_NM) * voice.config.mel.hop_samples
+    with progress_bars() as progress:
+        figures = synthesis.to_file(
+            vocoder, [mel_NM], out, seed, temperature, lambda done: progress("samples", done, total)
+        )
+    typer.echo(figures, err=True)
 
 
 @app.command()
@@ -173,7 +175,7 @@ def evaluate(
 
     voice = open_voice(checkpoint)
     others = open_voices(compare)
-    with TemporaryDirectory() as cache, _progress() as progress:
+    with TemporaryDirectory() as cache, progress_bars() as progress:
         result = judge(
             voice,
             data,
@@ -214,6 +216,8 @@ def doctor(
     raise typer.Exit(0 if fits else 2)
 
 
+app.command()(cli_say.say)
+app.command("eval-text")(cli_say.eval_text)
 app.command()(cli_sweep.sweep)
 app.command(context_settings=cli_serve.CONTEXT)(cli_serve.serve)
 app.command()(cli_live.live)

@@ -36,6 +36,10 @@ class BackendUnavailable(WaveRNNError):
     """The asked-for engine can't run here; the message says why."""
 
 
+class TextError(WaveRNNError):
+    """A text holds nothing that can be spoken, or what makes phones of it can't run here."""
+
+
 class EngineBusy(WaveRNNError):
     """No channel is free; one may be in `retry_after_s` seconds."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -83,28 +83,26 @@ def examine(source: Path, voice: Checkpoint) -> tuple[bool, list[str]]:
 
 
 def to_file(
-    voice: Checkpoint,
-    mel_NM: np.ndarray,
+    vocoder: Vocoder,
+    mels: Iterable[np.ndarray],
     out: Path,
     seed: int,
-    backend: str,
     temperature: float,
-    progress: Callable[[str, int, int], None],
-    format: str | None = None,
-    threads: int = 1,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> str:
-    """Speaks a mel into an audio file, which appears whole; returns a sentence on the speed."""
+    """Speaks mels into an audio file, which appears whole; returns a sentence on the speed.
+
+    `progress` is told how many samples there are.
+    """
     check_target(out)
-    vocoder = Vocoder(voice, backend, format, threads)
-    total = len(mel_NM) * voice.config.mel.hop_samples
     started, parts, done = time.perf_counter(), [], 0
-    for samples_T in vocoder.stream([mel_NM], seed, temperature):
+    for samples_T in vocoder.stream(mels, seed, temperature):
         parts.append(samples_T)
         done += len(samples_T)
-        progress("samples", done, total)
+        progress(done)
     spent_s = time.perf_counter() - started
     write_audio(out, np.concatenate(parts), vocoder.rate_hz)
-    seconds = total / vocoder.rate_hz
+    seconds = done / vocoder.rate_hz
     return (
         f"{out}: {seconds:.2f} s of speech in {spent_s:.2f} s, "
         f"real-time factor {seconds / spent_s:.3g}"
@@ -125,18 +123,9 @@ def check_target(out: Path) -> None:
         raise AudioError(f"{out} is a folder; give the path of the file to write")
 
 
-def to_stdout(
-    voice: Checkpoint,
-    mel_NM: np.ndarray,
-    seed: int,
-    backend: str,
-    temperature: float,
-    format: str | None = None,
-    threads: int = 1,
-) -> None:
+def to_stdout(stream: Iterable[np.ndarray]) -> None:
     """Writes signed 16-bit little-endian samples to stdout as they are made."""
-    vocoder = Vocoder(voice, backend, format, threads)
-    for samples_T in vocoder.stream([mel_NM], seed, temperature):
+    for samples_T in stream:
         # rounded as in a file, and within 16 bit already
         sys.stdout.buffer.write(np.rint(samples_T * 32768).astype("<i2").tobytes())
         sys.stdout.buffer.flush()

@@ -1,0 +1,1 @@
+"""English text as words, and words as phones; `wavernn.text` is its public face."""

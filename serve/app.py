@@ -14,14 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from wavernn import __version__
-from wavernn.serve import errors, health, listing, live, page, socket, speech, vocode
+from wavernn.serve import docs, errors, health, listing, live, page, socket, speech, vocode
 from wavernn.serve.response import HEADERS
 from wavernn.serve.security import BodyLimit
 from wavernn.serve.service import Service
 
-ROUTERS = tuple(part.router for part in (speech, vocode, listing, health, socket, live, page))
-# a character of JSON may be written as two escapes of six; and what stands around the text
-_BYTES_A_CHARACTER, _BYTES_AROUND = 12, 1 << 14
+ROUTERS = tuple(part.router for part in (speech, vocode, listing, health, socket, live, page, docs))
 
 
 def create_app(service: Service) -> FastAPI:
@@ -37,6 +35,9 @@ def create_app(service: Service) -> FastAPI:
         description="Streams speech, sample by sample, from mels, recordings and text.",
         version=__version__,
         lifespan=lifespan,
+        # FastAPI's own load their scripts from another host
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     errors.install(app)
@@ -44,12 +45,11 @@ def create_app(service: Service) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     settings = service.settings
-    text_bytes = _BYTES_A_CHARACTER * settings.text_characters + _BYTES_AROUND
     app.add_middleware(
         BodyLimit,
         most_bytes=settings.body_bytes,
         most_s=settings.body_s,
-        small={"/v1/audio/speech": text_bytes},
+        small={"/v1/audio/speech": settings.text_bytes},
     )
     if settings.cors_origins:
         app.add_middleware(

@@ -140,15 +140,21 @@ def _look_at(done: asyncio.Future[None]) -> None:
 
 def _push_all(channel: Channel, pieces: Iterator[np.ndarray]) -> None:
     try:
-        for mel_NM in pieces:
-            channel.push(mel_NM)
-            if channel.cancelled:
-                break
+        push_pieces(channel, pieces)
         channel.end()
     except BaseException:
         # wakes the reader, who then raises it
         channel.cancel()
         raise
+
+
+def push_pieces(channel: Channel, pieces: Iterator[np.ndarray]) -> None:
+    """Pushes mel pieces [n, M], for as long as anybody listens; waits, so call it in a thread."""
+    try:
+        for mel_NM in pieces:
+            channel.push(mel_NM)
+            if channel.cancelled:
+                break
     finally:
         # a generator may hold things that it frees at its end
         close = getattr(pieces, "close", None)

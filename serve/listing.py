@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
+from wavernn.serve import aliases
 from wavernn.serve.errors import documented, not_found
 from wavernn.serve.requests import ServiceDep, client_of
 from wavernn.serve.service import Service
@@ -18,8 +19,6 @@ router = APIRouter(
 )
 
 MODEL = "wavernn"
-# what OpenAI's clients ask for by default
-ALIASES = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 _STARTED = int(time.time())
 
 
@@ -55,9 +54,27 @@ class Voices(BaseModel):
     voices: list[Voice]
 
 
+class SpeechModel(BaseModel):
+    """A model in Open WebUI's terms."""
+
+    id: str
+    name: str
+
+
+class SpeechModels(BaseModel):
+    """All models."""
+
+    models: list[SpeechModel]
+
+
 def models_of(service: Service) -> tuple[str, ...]:
-    """The names that requests may give as their model."""
-    return (MODEL, *service.engines, *ALIASES)
+    """The models by their own names."""
+    return (MODEL, *service.engines)
+
+
+def is_model(name: str, service: Service) -> bool:
+    """True for a name that a request may give as its model, be it OpenAI's."""
+    return name in models_of(service) or name in aliases.MODELS
 
 
 @router.get("/v1/models")
@@ -69,9 +86,15 @@ async def models(service: ServiceDep) -> Models:
 @router.get("/v1/models/{model}", responses=documented(404))
 async def model(model: str, service: ServiceDep) -> Model:
     """Look a model up."""
-    if model not in models_of(service):
+    if not is_model(model, service):
         raise not_found(f"no model is called {model[:64]!r}", "model", "model_not_found")
     return Model(id=model)
+
+
+@router.get("/v1/audio/models")
+async def speech_models(service: ServiceDep) -> SpeechModels:
+    """List the same in the shape that Open WebUI asks for."""
+    return SpeechModels(models=[SpeechModel(id=name, name=name) for name in models_of(service)])
 
 
 @router.get("/v1/audio/voices")

@@ -52,7 +52,7 @@ def page(request: Request) -> Response:
     """The page itself, without the example's button where there's no example."""
     text = (STATIC / "index.html").read_text(encoding="utf-8")
     text = Template(text).substitute(example="" if EXAMPLE.is_file() else "hidden")
-    return _answer(request, text.encode(), ".html")
+    return answer(request, text.encode(), ".html")
 
 
 @router.api_route("/static/{name}", methods=["GET", "HEAD"])
@@ -72,10 +72,11 @@ def example(request: Request) -> Response:
 def _file(request: Request, path: Path | None) -> Response:
     if path is None or path.suffix not in _TYPES:
         raise not_found("no such file; the page is at /")
-    return _answer(request, path.read_bytes(), path.suffix)
+    return answer(request, path.read_bytes(), path.suffix)
 
 
-def _answer(request: Request, content: bytes, suffix: str) -> Response:
+def answer(request: Request, content: bytes, suffix: str) -> Response:
+    """Sends a file's content, unless the browser has it, with the headers that guard a page."""
     tag = f'"{sha256(content).hexdigest()[:32]}"'
     headers = {**_HEADERS, "ETag": tag}
     # a proxy that compresses makes the tag a weak one

@@ -3,9 +3,13 @@
 A client sends JSON, and binary messages of mel frames (float32, little-endian, row by row) or of
 microphone audio:
 
-    session.config    voice, seed, temperature, format, input (mel, audio or text), input_format
-                      (s16le or f32le, of audio), numbered; what isn't named stays as it was. An
-                      utterance keeps the configuration that it began with.
+    session.config    voice, seed, temperature, speed (of text), format, input (of binary messages:
+                      mel or audio; text: none), input_format (s16le or f32le, of audio), numbered;
+                      what isn't named stays as it was. An utterance keeps the configuration that it
+                      began with.
+    input.text        text: more of an utterance's text, in pieces of any size, as it is written.
+                      What is spoken is each sentence as soon as a space after it has come. An
+                      utterance is of text or of binary messages.
     input.flush       ends the utterance: all of it is spoken, and what follows begins another
     input.done        does the same, and asks for session.done after the last sample
     response.cancel   drops the utterance that sounds and all that was sent before this
@@ -20,9 +24,10 @@ It gets JSON, and binary messages of audio of the utterance that began last:
                       time_to_first_audio_s; for audio also deadlines
     session.done      utterances
     response.cancelled  utterance_index or null; no audio of it comes after this
-    error             error: message, type, param, code; what it answers was dropped, the session
-                      goes on, unless the socket is closed: 4408 after idle_s without input and
-                      output, 1012 when the service ends, which finishes what it was sent
+    error             error: message, type, param, code; what it answers was dropped (of text, the
+                      sentence that can't be spoken), the session goes on, unless the socket is
+                      closed: 4408 after idle_s without input and output, 1012 when the service
+                      ends, which finishes what it was sent
 
 With `numbered`, each binary message of audio begins with two uint32, little-endian: its
 utterance's index and its own in the utterance.
@@ -39,8 +44,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from wavernn.serve import formats
-from wavernn.serve.errors import bad_request, not_implemented, too_large
-from wavernn.serve.requests import Seed, Temperature
+from wavernn.serve.errors import ApiError, bad_request, not_implemented, too_large
+from wavernn.serve.requests import Seed, Speed, Temperature
 from wavernn.vocoder import check_mel
 
 # of one message
@@ -66,6 +71,7 @@ class SessionConfig(BaseModel):
     voice: str | None = None
     seed: Seed = None
     temperature: Temperature = 1.0
+    speed: Speed = 1.0
     format: Annotated[str, Field(validation_alias=AliasChoices("format", "response_format"))] = (
         "pcm"
     )
@@ -83,17 +89,22 @@ class SessionConfig(BaseModel):
             raise RequestValidationError(places) from None
         if reason := formats.unavailable(config.format):
             raise bad_request(reason, "format")
-        if config.input == "text":
-            raise no_text()
         return config
 
 
-def no_text() -> Exception:
-    """The answer to text as long as nothing here can read it."""
+def no_text() -> ApiError:
+    """The answer to text where nothing can read it."""
     return not_implemented(
-        "this server doesn't turn text into speech yet; send mel frames, or audio to be said again",
+        "this server can't make speech from text; send mel frames, or audio to be said again",
         "input",
     )
+
+
+def text_of(fields: dict[str, Any]) -> str:
+    """Reads the only field of `input.text`; raises ApiError."""
+    if set(fields) != {"text"} or not isinstance(text := fields["text"], str):
+        raise bad_request("input.text has one field, text, which is a string", "text")
+    return text
 
 
 def message(text: str) -> tuple[str, dict[str, Any]]:

@@ -28,6 +28,10 @@ Temperature = Annotated[
     float,
     Field(ge=0.01, le=10, allow_inf_nan=False, description="Below 1 is duller, above 1 rougher."),
 ]
+Speed = Annotated[
+    float,
+    Field(ge=0.25, le=4, allow_inf_nan=False, description="Of text: 2 is twice as fast."),
+]
 SampleRate = Annotated[
     int | None,
     Field(ge=LOWEST_RATE_HZ, le=HIGHEST_RATE_HZ, description="In Hz; else the voice's own."),

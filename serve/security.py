@@ -51,13 +51,17 @@ class Doorkeeper:
         Raises ApiError: 401 for a missing or wrong key, 429 where there were too many requests.
         """
         if not self.locked:
-            return self._charge(f"host {host}")
+            return self.neighbour(host)
         number = self._number(authorization)
         if number is None:
             # guesses have a share too
             self._charge(f"stranger {host}")
             raise unauthorized()
         return self._charge(f"key {number}")
+
+    def neighbour(self, host: str) -> Client:
+        """Finds the client behind an address where a protocol has no keys; raises as `client`."""
+        return self._charge(f"host {host}")
 
     def _number(self, authorization: str | None) -> int | None:
         scheme, _, key = (authorization or "").partition(" ")

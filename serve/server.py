@@ -9,17 +9,21 @@ import sys
 import threading
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wavernn.checkpoint import Checkpoint
+from wavernn.errors import ConfigError
 from wavernn.serve.app import create_app
 from wavernn.serve.drain import SocketProtocol
 from wavernn.serve.protocol import MOST_BYTES
 from wavernn.serve.service import Service
+
+if TYPE_CHECKING:
+    from wavernn.serve.wyoming import WyomingServer
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.wyoming: WyomingServer | None = None
         settings = service.settings
         config = uvicorn.Config(
             create_app(service),
@@ -75,19 +80,42 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends, and then cuts off who still hasn't taken what was sent, for which a loop waits."""
+        if self.wyoming is not None:
+            self.wyoming.end()
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         # connections hear of it in the loop's next turn
         await asyncio.sleep(0)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to serve, and what else listens with it."""
+        await super().startup(sockets)
+        if self.wyoming is not None and self.started:
+            # uvicorn closes it with its own
+            self.servers.append(await self.wyoming.start(self.server_state.tasks))
+
     def listen(self) -> socket.socket:
-        """Opens the socket; raises OSError."""
+        """Opens the socket, and that of the Wyoming protocol where it's asked for.
+
+        Raises ConfigError.
+        """
         settings = self.service.settings
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listening = socket.create_server(
-            (settings.host, settings.port), family=family, backlog=self.config.backlog
-        )
+        if settings.wyoming is not None:
+            from wavernn.serve.wyoming import WyomingServer
+
+            self.wyoming = WyomingServer(self.service, self._open(*settings.wyoming))
+        return self._open(settings.host, settings.port)
+
+    def _open(self, host: str, port: int) -> socket.socket:
+        settings = self.service.settings
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            listening = socket.create_server(
+                (host, port), family=family, backlog=self.config.backlog
+            )
+        except OSError as error:
+            raise ConfigError(f"can't listen at {host} port {port}: {error.strerror}") from None
         # connections inherit both
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -98,7 +126,7 @@ class Server(uvicorn.Server):
 
 
 def serve(service: Service, voices: Mapping[str, Checkpoint]) -> None:
-    """Serves until a signal comes; loads meanwhile. Raises what loading raised, and OSError."""
+    """Serves until a signal comes; loads meanwhile. Raises what loading raised, and ConfigError."""
     server = Server(service)
     failures: list[BaseException] = []
 
@@ -113,10 +141,16 @@ def serve(service: Service, voices: Mapping[str, Checkpoint]) -> None:
     # torch has small products to do, whose threads would mostly wait for each other
     torch.set_num_threads(1)
     sys.setswitchinterval(SWITCH_S)
-    host, port = listening.getsockname()[:2]
-    log.info("http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    log.info("http://%s", _address(listening))
+    if server.wyoming is not None:
+        log.info("tcp://%s for Wyoming, which knows no keys", _address(server.wyoming.socket))
     loading = threading.Thread(target=load, name="wavernn-load", daemon=True)
     loading.start()
     server.run(sockets=[listening])
     if failures:
         raise failures[0]
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

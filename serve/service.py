@@ -16,6 +16,7 @@ from wavernn.channel import Channel
 from wavernn.checkpoint import Checkpoint
 from wavernn.engine import Engine
 from wavernn.errors import EngineBusy
+from wavernn.serve import aliases
 from wavernn.serve.errors import ApiError, bad_request, busy, rate_limited
 from wavernn.serve.listener import Listener
 from wavernn.serve.metrics import Metrics
@@ -115,11 +116,13 @@ class Service:
     # ---- what routes ask for ----
 
     def engine(self, name: str | None) -> tuple[str, Engine]:
-        """Finds a voice: None, "" and "default" are the first; raises ApiError 400 or 503."""
+        """Finds a voice; raises ApiError 400 or 503.
+
+        None, "", "default" and OpenAI's names are the first, but for a voice that is called so.
+        """
         self._check_ready()
-        if name in (None, "", "default"):
+        if not name or (name not in self.engines and name in ("default", *aliases.VOICES)):
             name = next(iter(self.engines))
-        assert name is not None
         if name not in self.engines:
             known = ", ".join(self.engines)
             raise bad_request(f"unknown voice {name[:64]!r}; known: {known}", "voice")
@@ -132,6 +135,11 @@ class Service:
         """
         with self._counted():
             return self.doorkeeper.client(authorization, host)
+
+    def admit(self, host: str) -> Client:
+        """Does the same where the protocol has no keys, by the client's address."""
+        with self._counted():
+            return self.doorkeeper.neighbour(host)
 
     def check_room(self, client: Client, name: str) -> None:
         """Raises ApiError where a stream would be refused now, before work is done for it."""

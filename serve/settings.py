@@ -10,6 +10,8 @@ from wavernn.errors import ConfigError
 
 # names the API keys in the environment, separated by commas; a command line can be seen by others
 KEYS_VARIABLE = "WAVERNN_SERVE_API_KEYS"
+# a character of JSON may be written as two escapes of six; and what stands around the text
+_BYTES_A_CHARACTER, _BYTES_AROUND = 12, 1 << 14
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Settings:
     host: str = "127.0.0.1"
     # 0: any that is free
     port: int = 8000
+    # where the Wyoming protocol is spoken: host and port; None: nowhere
+    wyoming: tuple[str, int] | None = None
     # none: who reaches the port may use it
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     # other sites whose pages may use the service, as https://example.org, or * for all
@@ -50,11 +54,17 @@ class Settings:
     # in which running streams may finish when the service ends
     drain_s: float = 60.0
 
+    @property
+    def text_bytes(self) -> int:
+        """What holds the longest text, however it's written as JSON, and what stands around it."""
+        return _BYTES_A_CHARACTER * self.text_characters + _BYTES_AROUND
+
     def __post_init__(self) -> None:
         if not self.voices:
             raise ConfigError("a service needs at least one voice; name one, such as default")
-        if not 0 <= self.port < 1 << 16:
-            raise ConfigError(f"a port is a number in 0..65535, got {self.port}")
+        for port in (self.port, self.wyoming[1] if self.wyoming else 0):
+            if not 0 <= port < 1 << 16:
+                raise ConfigError(f"a port is a number in 0..65535, got {port}")
         for part in fields(self):
             value = getattr(self, part.name)
             number = isinstance(value, int | float) and part.name != "port"
@@ -84,3 +94,11 @@ def read_keys(path: Path | None, environment: Mapping[str, str]) -> tuple[str, .
             raise ConfigError(f"{path} holds no API key; write one a line")
         keys += found
     return tuple(dict.fromkeys(key for key in keys if key))
+
+
+def read_address(text: str, host: str) -> tuple[str, int]:
+    """Reads [HOST:]PORT, where an IPv6 address stands in brackets; raises ConfigError."""
+    given, _, port = text.rpartition(":")
+    if not port.isdecimal() or (":" in given and not (given[0] == "[" and given[-1] == "]")):
+        raise ConfigError(f"expected [HOST:]PORT such as 10200 or 0.0.0.0:10200, got {text}")
+    return given.strip("[]") or host, int(port)

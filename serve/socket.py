@@ -1,4 +1,4 @@
-"""The speech socket: mel frames or microphone audio in, audio out, several utterances a session.
+"""The speech socket: mel, microphone audio or text in, audio out, several utterances a session.
 
 One task reads the socket and another speaks, so that a cancel is seen while audio is on its way.
 Between them lies a bounded queue: where the engine is behind by more than that, nothing is read,
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from wavernn.serve import protocol
@@ -21,8 +22,9 @@ from wavernn.serve.errors import ApiError, bad_request
 from wavernn.serve.handshake import check_origin, credential, subprotocol
 from wavernn.serve.protocol import SessionConfig
 from wavernn.serve.security import Client
+from wavernn.serve.sender import SocketSender
 from wavernn.serve.service import Service
-from wavernn.serve.speaker import Finish, Piece, Sender, Speaker
+from wavernn.serve.speaker import Finish, Piece, Speaker
 from wavernn.serve.utterance import Utterance
 
 router = APIRouter()
@@ -71,7 +73,7 @@ class Session:
     ) -> None:
         self._socket, self._service, self._admit = socket, service, admit
         self._config = config
-        self._sender = Sender(socket, service.settings.idle_s)
+        self._sender = SocketSender(socket, service.settings.idle_s)
         self._speaker = Speaker(service, client, self._sender)
         self._utterances = 0
         # that which input belongs to
@@ -144,16 +146,20 @@ class Session:
 
     async def _control(self, kind: str, fields: dict[str, Any]) -> bool:
         """Does what a JSON message says; True for the end of the session."""
-        if kind != "session.config" and kind != "input.text" and fields:
+        if kind not in ("session.config", "input.text") and fields:
             raise bad_request(f"{kind} has no fields, got {', '.join(fields)[:64]}")
         match kind:
             case "session.config":
                 config = self._config.updated(fields)
                 self._service.engine(config.voice)
+                if config.input == "text":
+                    self._check_text()
                 self._config = config
                 await self._sender.event({"type": "session.updated", "config": config.model_dump()})
             case "input.text":
-                raise protocol.no_text()
+                self._check_text()
+                if text := protocol.text_of(fields):
+                    await self._take(text)
             case "input.flush":
                 await self._flush()
             case "input.done":
@@ -167,12 +173,21 @@ class Session:
                 raise bad_request(f"unknown type {kind[:64]!r}", "type")
         return False
 
-    async def _take(self, data: bytes) -> None:
-        utterance = self._heard or self._begin()
+    def _check_text(self) -> None:
+        if self._service.text is None:
+            raise protocol.no_text()
+
+    async def _take(self, message: bytes | str) -> None:
+        written = isinstance(message, str)
+        utterance = self._heard or self._begin(written)
         if utterance.over:
             # it was refused or has failed, which the client was told
             return
-        mel_NM = await utterance.frames(data)
+        known: list[np.ndarray | str] = []
+        if isinstance(message, str):
+            known += utterance.sentences(message)
+        elif (mel_NM := await utterance.frames(message)) is not None:
+            known.append(mel_NM)
         if self._heard is None:
             self._heard = utterance
             self._utterances += 1
@@ -181,20 +196,24 @@ class Session:
                 utterance.over = True
                 self._speaker.client = self._admit()
                 utterance.over = False
-        if mel_NM is not None:
-            await self._speaker.inbox.put(Piece(utterance, mel_NM), mel_NM.nbytes)
+        for content in known:
+            await self._say(utterance, content)
 
-    def _begin(self) -> Utterance:
+    async def _say(self, utterance: Utterance, content: np.ndarray | str) -> None:
+        size = len(content) if isinstance(content, str) else content.nbytes
+        await self._speaker.inbox.put(Piece(utterance, content), size)
+
+    def _begin(self, written: bool) -> Utterance:
         voice, engine = self._service.engine(self._config.voice)
-        most_s = self._service.settings.mel_s
-        return Utterance(self._utterances, self._config, voice, engine, most_s)
+        settings = self._service.settings
+        return Utterance(self._utterances, self._config, voice, engine, settings, written)
 
     async def _flush(self) -> None:
         utterance, self._heard = self._heard, None
         if utterance is None or utterance.over:
             return
-        if (mel_NM := utterance.rest()) is not None:
-            await self._speaker.inbox.put(Piece(utterance, mel_NM), mel_NM.nbytes)
+        if (content := utterance.rest()) is not None:
+            await self._say(utterance, content)
         await self._speaker.inbox.put(Piece(utterance, None))
 
     async def _cancel(self) -> None:
@@ -221,5 +240,6 @@ class Session:
                 "ahead_bytes": protocol.AHEAD_BYTES,
                 "idle_s": self._service.settings.idle_s,
                 "utterance_s": self._service.settings.mel_s,
+                "utterance_characters": self._service.settings.text_characters,
             },
         }

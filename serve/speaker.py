@@ -1,86 +1,38 @@
-"""The side of a speech socket that speaks: one utterance after the other, until it's cancelled."""
+"""The side of a session that speaks: one utterance after the other, until it's cancelled."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from fastapi import WebSocket, WebSocketDisconnect
+from fastapi import WebSocketDisconnect
 
+from wavernn.errors import WaveRNNError
 from wavernn.serve import protocol
 from wavernn.serve.codecs import CODECS
-from wavernn.serve.errors import ApiError, as_api_error
+from wavernn.serve.errors import ApiError
 from wavernn.serve.formats import Encoder
 from wavernn.serve.inbox import Inbox
-from wavernn.serve.listener import Listener
+from wavernn.serve.listener import Listener, push_pieces
 from wavernn.serve.security import Client
+from wavernn.serve.sender import Sender, Stalled
 from wavernn.serve.service import Service
 from wavernn.serve.utterance import Utterance
-
-log = logging.getLogger(__name__)
 
 # of audio that a codec takes at once, while the event loop waits
 PIECE_S = 0.04
 
 
-class Stalled(TimeoutError):
-    """The client took nothing for too long."""
-
-
-class Sender:
-    """Sends to a client for as long as he takes it."""
-
-    def __init__(self, socket: WebSocket, idle_s: float) -> None:
-        self._socket, self._idle_s = socket, idle_s
-        # when something was sent last, by time.monotonic
-        self.sent_s = time.monotonic()
-
-    async def event(self, event: dict[str, Any]) -> None:
-        """Sends JSON; raises WebSocketDisconnect or Stalled."""
-        await self._write({"type": "websocket.send", "text": json.dumps(event)})
-
-    async def audio(self, data: bytes) -> None:
-        """Sends a binary message; raises WebSocketDisconnect or Stalled."""
-        await self._write({"type": "websocket.send", "bytes": data})
-
-    async def error(self, error: BaseException) -> None:
-        """Sends the event of an error, without what a client needn't know."""
-        answer = self._answer(error)
-        event: dict[str, Any] = {"type": "error", "error": answer.error}
-        if "Retry-After" in answer.headers:
-            event["retry_after_s"] = int(answer.headers["Retry-After"])
-        await self.event(event)
-
-    def _answer(self, error: BaseException) -> ApiError:
-        if isinstance(error, TimeoutError):
-            message = f"nothing came or could be sent for {self._idle_s:g} s"
-            return ApiError(408, message, "timeout_error", code="idle_timeout")
-        assert isinstance(error, Exception)
-        answer = as_api_error(error)
-        if answer.status == 500:
-            log.error("a socket failed", exc_info=error)
-        return answer
-
-    async def _write(self, message: dict[str, Any]) -> None:
-        try:
-            async with asyncio.timeout(self._idle_s):
-                await self._socket.send(message)
-        except TimeoutError:
-            raise Stalled from None
-        self.sent_s = time.monotonic()
-
-
 @dataclass(frozen=True)
 class Piece:
-    """Mel frames [n, M] of an utterance in the order in which they came; None is its end."""
+    """Mel frames [n, M] or text of an utterance, in the order in which they came.
+
+    None is its end.
+    """
 
     utterance: Utterance
-    mel_NM: np.ndarray | None
+    content: np.ndarray | str | None
 
 
 @dataclass(frozen=True)
@@ -94,8 +46,10 @@ class Finish:
 class Speaker:
     """Takes utterances from an inbox, opens a channel for each and sends what it says."""
 
-    def __init__(self, service: Service, client: Client, sender: Sender) -> None:
-        self._service, self._sender = service, sender
+    def __init__(
+        self, service: Service, client: Client, sender: Sender, transport: str = "websocket"
+    ) -> None:
+        self._service, self._sender, self._transport = service, sender, transport
         # whose share utterances count for
         self.client = client
         self.inbox: Inbox[Piece | Finish] = Inbox(protocol.AHEAD_BYTES)
@@ -145,7 +99,7 @@ class Speaker:
         utterance = first.utterance
         config, settings = utterance.config, self._service.settings
         listening = self._service.listen(
-            self.client, utterance.voice, utterance.seed, config.temperature, "websocket"
+            self.client, utterance.voice, utterance.seed, config.temperature, self._transport
         )
         try:
             async with asyncio.timeout(settings.stream_s), listening as listener:
@@ -156,7 +110,7 @@ class Speaker:
                 finally:
                     feeding.cancel()
             await self._sender.event(utterance.done_event("done"))
-        except (WebSocketDisconnect, Stalled):
+        except (WebSocketDisconnect, ConnectionError, Stalled):
             raise
         except Exception as error:
             if isinstance(error, TimeoutError):
@@ -173,14 +127,28 @@ class Speaker:
         piece: Piece | Finish = first
         try:
             # an end comes before any other's frames
-            while isinstance(piece, Piece) and piece.mel_NM is not None:
-                await listener.channel.apush(piece.mel_NM)
+            while isinstance(piece, Piece) and piece.content is not None:
+                if isinstance(piece.content, str):
+                    await self._speak_text(listener, piece.utterance, piece.content)
+                else:
+                    await listener.channel.apush(piece.content)
                 piece = await self.inbox.get()
         except BaseException:
             # wakes who waits for samples
             listener.channel.cancel()
             raise
         listener.channel.end()
+
+    async def _speak_text(self, listener: Listener, utterance: Utterance, text: str) -> None:
+        """Gives the channel the mel of a text; one that can't be spoken is told and left out."""
+        service = self._service
+        assert service.text is not None
+        loop = asyncio.get_running_loop()
+        try:
+            pieces = service.text.frames(text, utterance.voice, utterance.config.speed)
+            await loop.run_in_executor(service.writers, push_pieces, listener.channel, pieces)
+        except WaveRNNError as error:
+            await self._sender.error(error)
 
     async def _say(self, utterance: Utterance, listener: Listener) -> None:
         config = utterance.config

@@ -11,13 +11,14 @@ from starlette.responses import Response
 from wavernn.serve.errors import bad_request, documented, not_implemented, too_large
 from wavernn.serve.formats import Encoder
 from wavernn.serve.listener import Listener
-from wavernn.serve.listing import models_of
+from wavernn.serve.listing import is_model, models_of
 from wavernn.serve.requests import (
     ClientDep,
     FormatName,
     SampleRate,
     Seed,
     ServiceDep,
+    Speed,
     StreamFormat,
     Temperature,
     drawn,
@@ -49,10 +50,10 @@ class VoiceId(BaseModel):
 class Spoken(BaseModel):
     """What both forms of the request hold."""
 
-    model: str = Field(description="A name of /v1/models.", examples=["wavernn"])
+    model: str = Field(description="A name of /v1/models, or OpenAI's.", examples=["wavernn"])
     input: str = Field(min_length=1, description="The text.", examples=["Good morning."])
     response_format: FormatName = "mp3"
-    speed: float = Field(1.0, ge=0.25, le=4.0, allow_inf_nan=False)
+    speed: Speed = 1.0
     instructions: str | None = Field(None, description="Accepted and not heeded.")
     stream_format: StreamFormat = "audio"
     seed: Seed = None
@@ -67,7 +68,8 @@ class SpeechRequest(Spoken):
     model_config = ConfigDict(strict=True)
 
     voice: str | VoiceId = Field(
-        description="A name of /v1/audio/voices.", examples=["default", {"id": "default"}]
+        description="A name of /v1/audio/voices; OpenAI's are the default one.",
+        examples=["default", {"id": "default"}],
     )
 
 
@@ -98,7 +100,7 @@ def _speak(service: Service, client: Client, request: Spoken, voice: str) -> Res
     most = service.settings.text_characters
     if len(request.input) > most:
         raise too_large(f"the text has {len(request.input)} characters, more than {most}", "input")
-    if request.model not in models_of(service):
+    if not is_model(request.model, service):
         known = ", ".join(models_of(service))
         raise bad_request(
             f"unknown model {request.model[:64]!r}; known: {known}", "model", "model_not_found"

@@ -12,9 +12,11 @@ from wavernn.deadlines import Deadlines, Delay
 from wavernn.engine import Engine
 from wavernn.live import Analysis
 from wavernn.serve import protocol
-from wavernn.serve.errors import too_large
+from wavernn.serve.errors import ApiError, bad_request, too_large
 from wavernn.serve.protocol import SessionConfig
 from wavernn.serve.requests import drawn
+from wavernn.serve.sentences import Sentences
+from wavernn.serve.settings import Settings
 
 # samples whose mel is made within the event loop, where it takes about a millisecond
 FEW_SAMPLES = 2048
@@ -24,8 +26,15 @@ class Utterance:
     """What is known of an utterance from its first input to its end."""
 
     def __init__(
-        self, index: int, config: SessionConfig, voice: str, engine: Engine, most_s: float
+        self,
+        index: int,
+        config: SessionConfig,
+        voice: str,
+        engine: Engine,
+        settings: Settings,
+        written: bool = False,
     ) -> None:
+        """Begins with its first message, which is text where it's `written`."""
         self.index, self.config, self.voice, self.engine = index, config, voice, engine
         self.seed = drawn(config.seed)
         self.begun_s = time.perf_counter()
@@ -33,11 +42,13 @@ class Utterance:
         self.samples = self.bytes = self.chunks = 0
         # whether audio.start was sent; and whether there is nothing to come any more
         self.started = self.over = False
-        self._most_frames = int(most_s * engine.rate_hz / engine.hop_samples)
-        self._frames = 0
+        self._most_frames = int(settings.mel_s * engine.rate_hz / engine.hop_samples)
+        self._most_characters = settings.text_characters
+        self._frames = self._characters = 0
+        self._sentences = Sentences() if written else None
         self._analysis: Analysis | None = None
         self.deadlines: Deadlines | None = None
-        if config.input == "audio":
+        if config.input == "audio" and not written:
             self._analysis = Analysis(engine.voice.config.mel)
             self.deadlines = Deadlines(Delay.of(engine.voice.config))
 
@@ -46,6 +57,8 @@ class Utterance:
 
         Raises ApiError or MelError, as if the message hadn't come.
         """
+        if self._sentences is not None or self.config.input == "text":
+            raise _mixed("text", "input.text")
         if self._analysis is None:
             mel_NM = protocol.mel_frames(data, self.engine.bands)
             self._count(len(mel_NM))
@@ -61,8 +74,23 @@ class Utterance:
         self.deadlines.heard(len(samples_T), arrived_s)
         return mel_NM if len(mel_NM) else None
 
-    def rest(self) -> np.ndarray | None:
-        """The mel frames that are known once the input has ended; None if none."""
+    def sentences(self, text: str) -> list[str]:
+        """The sentences that a piece of text completes; raises ApiError."""
+        if self._sentences is None:
+            raise _mixed(self.config.input, "binary messages")
+        most = self._most_characters
+        if self._characters + len(text) > most:
+            raise too_large(
+                f"an utterance has at most {most} characters; send input.flush and begin another",
+                "text",
+            )
+        self._characters += len(text)
+        return self._sentences.push(text)
+
+    def rest(self) -> np.ndarray | str | None:
+        """What is known to be spoken once the input has ended: mel frames or text; None if none."""
+        if self._sentences is not None:
+            return self._sentences.rest()
         if self._analysis is None or self.deadlines is None:
             return None
         mel_NM = self._analysis.flush()
@@ -117,3 +145,11 @@ class Utterance:
         if self.deadlines is not None:
             event["deadlines"] = self.deadlines.report()
         return event
+
+
+def _mixed(kind: str, messages: str) -> ApiError:
+    return bad_request(
+        f"this utterance is of {kind}, which comes in {messages}; send input.flush first, and "
+        "session.config for another kind of input",
+        "input",
+    )

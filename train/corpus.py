@@ -104,8 +104,8 @@ def build(
         raise DataError(f"expected at least 2 recordings with a text, got {len(names)} in {data}")
     alphabet = Alphabet.of(t for clause in clauses.values() for t in clause.tokens)
     digest = hashlib.sha256(json.dumps([(n, clauses[n].tokens) for n in names]).encode())
-    key = f"{FORMAT} {arrays.data_sha256} {digest.hexdigest()} {config.mel} {config.train}"
-    place = cache / f"alignment-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    made_of = FORMAT, arrays.data_sha256, digest.hexdigest(), config.mel, config.train.align_rounds
+    place = cache / f"alignment-{hashlib.sha256(str(made_of).encode()).hexdigest()[:16]}.npz"
     if not place.exists():
         kept = _align(arrays, names, clauses, alphabet, config, progress)
         pitches = _pitch(arrays, recordings, list(kept), progress)

@@ -66,7 +66,7 @@ class AcousticTrainConfig:
     """The optimisation of an acoustic model."""
 
     seed: int = 0
-    steps: int = 2_000
+    steps: int = 1_200
     # clips in a step
     batch: int = 16
     learning_rate: float = 1e-3

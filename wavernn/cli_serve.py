@@ -26,6 +26,14 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    wyoming: Annotated[
+        str | None,
+        typer.Option(metavar="[HOST:]PORT", help="Speak the Wyoming protocol there, too: 10200."),
+    ] = None,
+    acoustic: Annotated[
+        str,
+        typer.Option(help="What makes mels of text: a shipped model's name, a file, or none."),
+    ] = "default",
     backend: Backend = "auto",
     format: Format = None,
     threads: Threads = 1,
@@ -70,14 +78,20 @@ def serve(
     from wavernn.voices import open_voices
 
     try:
+        from wavernn.serve.reading import open_reading
         from wavernn.serve.server import serve as run
         from wavernn.serve.service import Service
-        from wavernn.serve.settings import Settings, read_keys
+        from wavernn.serve.settings import Settings, read_address, read_keys
+
+        if wyoming is not None:
+            import wavernn.serve.wyoming  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("wavernn"):
             raise
+        package = error.name.partition(".")[0]
+        extra, option = ("wyoming", " --wyoming") if package == "wyoming" else ("serve", "")
         raise ConfigError(
-            f"wavernn serve needs the package {error.name}: pip install 'wavernn[serve]'"
+            f"wavernn serve{option} needs the package {package}: pip install 'wavernn[{extra}]'"
         ) from None
     settings = Settings(
         voices=tuple(voices or ("default",)),
@@ -87,6 +101,7 @@ def serve(
         channels=channels,
         host=host,
         port=port,
+        wyoming=None if wyoming is None else read_address(wyoming, host),
         api_keys=read_keys(api_keys_file, os.environ),
         cors_origins=tuple(cors_origin or ()),
         proxies=tuple(proxy or ()),
@@ -101,7 +116,4 @@ def serve(
     )
     # what is wrong with a voice is told before anybody connects
     opened = open_voices(settings.voices)
-    try:
-        run(Service(settings), opened)
-    except OSError as error:
-        raise ConfigError(f"can't listen at {host} port {port}: {error.strerror}") from None
+    run(Service(settings, text=open_reading(acoustic, opened)), opened)

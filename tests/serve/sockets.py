@@ -1,4 +1,4 @@
-"""A server of sockets alone, and a client that talks to it."""
+"""A server of sockets alone, a client that talks to it, and fixtures for files that test them."""
 
 import json
 import socket
@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
 import uvicorn
 from fastapi import FastAPI
 from websockets.sync.client import connect
@@ -19,6 +20,7 @@ from wavernn.serve import socket as speech_socket
 from wavernn.serve.drain import SocketProtocol
 from wavernn.serve.service import Service
 from wavernn.serve.settings import Settings
+from wavernn.vocoder import Vocoder
 
 HOP, BANDS = 16, 5
 MEL = MelConfig(
@@ -34,8 +36,20 @@ BACKEND = "reference" if kernels.unavailable("cpu") else "cpu"
 MANY = 4000 if BACKEND == "reference" else 24_000
 
 
-def tiny_voice():
+@pytest.fixture(scope="module")
+def voice():
     return random_voice(Config("tiny", MEL, MODEL, train=TrainConfig(slice_samples=256)))
+
+
+@pytest.fixture(scope="module")
+def vocoder(voice):
+    return Vocoder(voice, BACKEND)
+
+
+@pytest.fixture(scope="module")
+def server(voice):
+    with running(voice) as found:
+        yield found
 
 
 def make_mel(seed, frames=20):
@@ -131,9 +145,9 @@ class Talk:
 
 
 @contextmanager
-def running(voice, channels=4, input_s=30.0, **settings):
+def running(voice, channels=4, input_s=30.0, text=None, **settings):
     with Engine(voice, BACKEND, channels=channels, ahead_s=0.1, input_s=input_s) as engine:
-        found = Running(Service(Settings(**settings), {"tiny": engine}))
+        found = Running(Service(Settings(**settings), {"tiny": engine}, text))
         try:
             yield found
         finally:

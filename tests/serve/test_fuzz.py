@@ -163,6 +163,8 @@ def test_the_document_says_what_the_service_does(start, tmp_path):
             # a document can't say which bytes are a mel, nor the names of voices
             *("--exclude-checks", "positive_data_acceptance"),
         ]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         server.wait(lambda: server.open_channels == 0)
+    # for `pytest -s`
+    print(done.stdout)
     assert done.returncode == 0, done.stdout

@@ -1,43 +1,17 @@
-import importlib.util
 import socket
 from contextlib import ExitStack
-from pathlib import Path
 from struct import pack, unpack
 
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.serve import sockets
+from tests.serve.sockets import BANDS, HOP, LONG, MANY, make_mel, pcm, running, wait_until
 from wavernn.audio import read_audio
-from wavernn.vocoder import Vocoder
 
-spec = importlib.util.spec_from_file_location("sockets", Path(__file__).with_name("sockets.py"))
-sockets = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sockets)
-HOP = sockets.HOP
-BANDS = sockets.BANDS
-LONG = sockets.LONG
-MANY = sockets.MANY
-make_mel = sockets.make_mel
-wait_until = sockets.wait_until
-running = sockets.running
-pcm = sockets.pcm
-
-
-@pytest.fixture(scope="module")
-def voice():
-    return sockets.tiny_voice()
-
-
-@pytest.fixture(scope="module")
-def vocoder(voice):
-    return Vocoder(voice, sockets.BACKEND)
-
-
-@pytest.fixture(scope="module")
-def server(voice):
-    with running(voice) as server:
-        yield server
+# fixtures, by the names that tests ask for
+voice, vocoder, server = sockets.voice, sockets.vocoder, sockets.server
 
 
 def test_mel_frames_become_the_same_samples_as_offline(server, vocoder):

@@ -1,39 +1,14 @@
-import importlib.util
 import json
 import time
-from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from wavernn.vocoder import Vocoder
+from tests.serve import sockets
+from tests.serve.sockets import HOP, LONG, MANY, make_mel, pcm, running, wait_until
 
-spec = importlib.util.spec_from_file_location("sockets", Path(__file__).with_name("sockets.py"))
-sockets = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sockets)
-HOP = sockets.HOP
-LONG = sockets.LONG
-MANY = sockets.MANY
-make_mel = sockets.make_mel
-wait_until = sockets.wait_until
-running = sockets.running
-pcm = sockets.pcm
-
-
-@pytest.fixture(scope="module")
-def voice():
-    return sockets.tiny_voice()
-
-
-@pytest.fixture(scope="module")
-def vocoder(voice):
-    return Vocoder(voice, sockets.BACKEND)
-
-
-@pytest.fixture(scope="module")
-def server(voice):
-    with running(voice) as server:
-        yield server
+# fixtures, by the names that tests ask for
+voice, vocoder, server = sockets.voice, sockets.vocoder, sockets.server
 
 
 def test_an_idle_session_is_told_and_closed(voice):

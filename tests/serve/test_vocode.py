@@ -226,7 +226,7 @@ def test_another_dialect_is_refused(running, refused, make_mel):
         ("sample_rate=7999", "sample_rate"),
         ("format=opus&sample_rate=22050", "format"),
         ("stream_format=yes", "stream_format"),
-        ("voice=alloy", "voice"),
+        ("voice=nobody", "voice"),
     ],
 )
 def test_a_bad_query_is_refused_by_name(running, refused, make_npy, query, param):

@@ -38,6 +38,18 @@ def test_the_page_asks_no_other_host_and_complains_of_nothing(running, visit):
     assert any("Content Security Policy" in line for line in at.said)
 
 
+def test_the_routes_page_asks_no_other_host_either(running, visit):
+    at = visit(running)
+    at.asked.clear()
+    at.page.goto("/docs")
+    expect(at.page.locator("h2").first).to_have_text("POST /v1/audio/speech")
+    at.page.set_viewport_size({"width": 360, "height": 640})
+    assert at.page.evaluate("document.documentElement.scrollWidth - innerWidth") == 0
+    assert at.said == []
+    assert at.asked
+    assert {httpx.URL(url).copy_with(raw_path=b"/") for url in at.asked} == {running.url + "/"}
+
+
 @pytest.mark.parametrize("kind", ["example.npz", "speech.npy", "speech.wav", "speech.mp3"])
 def test_each_sample_is_played_and_kept(
     connection, running, visit, make_audio, make_npy, example, kind

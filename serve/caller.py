@@ -37,10 +37,18 @@ class Target:
     format: str
     voice: str | None = None
     key: str | None = None
+    # to be spoken, instead of the body's mel
+    text: str | None = None
 
     @classmethod
     def of(
-        cls, url: str, body: bytes, format: str, voice: str | None = None, key: str | None = None
+        cls,
+        url: str,
+        body: bytes,
+        format: str,
+        voice: str | None = None,
+        key: str | None = None,
+        text: str | None = None,
     ) -> Target:
         """Reads a server's URL; raises ConfigError."""
         parts = urlsplit(url)
@@ -53,23 +61,27 @@ class Target:
         if key is not None and not (key.isascii() and key.isprintable()):
             raise ConfigError("an API key has printable ASCII characters only")
         tls = parts.scheme == "https"
-        path = parts.path.rstrip("/") + "/v1/vocode"
-        return cls(
-            parts.hostname, port or (443 if tls else 80), path, tls, body, format, voice, key
-        )
+        path = parts.path.rstrip("/") + ("/v1/audio/speech" if text else "/v1/vocode")
+        port = port or (443 if tls else 80)
+        return cls(parts.hostname, port, path, tls, body, format, voice, key, text)
 
     def request(self, seed: int) -> bytes:
         """The bytes of a request."""
-        query = {"format": self.format, "seed": seed}
+        query: dict[str, str | int] = {"seed": seed}
         if self.voice is not None:
             query["voice"] = self.voice
+        if self.text is None:
+            method, query["format"] = "POST", self.format
+        else:
+            method, query["response_format"], query["input"] = "GET", self.format, self.text
         lines = [
-            f"POST {self.path}?{urlencode(query)} HTTP/1.1",
+            f"{method} {self.path}?{urlencode(query)} HTTP/1.1",
             f"Host: {self.host}:{self.port}",
-            "Content-Type: application/x-npy",
-            f"Content-Length: {len(self.body)}",
             "Connection: close",
         ]
+        if self.text is None:
+            lines.append("Content-Type: application/x-npy")
+            lines.append(f"Content-Length: {len(self.body)}")
         if self.key is not None:
             lines.append(f"Authorization: Bearer {self.key}")
         return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + self.body

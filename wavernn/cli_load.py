@@ -35,6 +35,7 @@ def load(
     mel: Annotated[
         Path | None, typer.Option(readable=False, help="File of a mel; else an example.")
     ] = None,
+    text: Annotated[str | None, typer.Option(help="Text to be spoken, instead of a mel.")] = None,
     seconds: Annotated[
         float, typer.Option(callback=positive, help="Of speech in a request, of the example.")
     ] = 3.0,
@@ -76,6 +77,8 @@ def load(
         raise ConfigError(f"the variable {key_env} of the environment holds no API key")
     if disconnect and format_ not in ("pcm", "wav"):
         raise typer.BadParameter("is for pcm and wav", param_hint="--disconnect")
+    if text is not None and (mel is not None or disconnect):
+        raise typer.BadParameter("goes with neither --mel nor --disconnect", param_hint="--text")
     loaded = open_voice(voice or "default")
     config = loaded.config.mel
     if mel is None:
@@ -95,7 +98,7 @@ def load(
         timeout_s=timeout,
         seed=seed,
     )
-    found = run(Target.of(url, body.getvalue(), format_, voice, key), plan)
+    found = run(Target.of(url, body.getvalue(), format_, voice, key, text), plan)
     if not rows:
         del found["rows"]
     show({"url": url} | found, json_)

@@ -7,6 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.serve.fronts import Words
 from wavernn import cli_load
 from wavernn.errors import ConfigError
 from wavernn.melfile import write_mel
@@ -116,6 +117,15 @@ def test_other_formats(running, make_npy, format):
     # the header isn't audio
     assert found["audio_s"] == (pytest.approx(0.25) if format == "wav" else 0)
     assert found["first_audio_ms"]["p50"] > 0
+
+
+def test_text_is_asked_for_by_query(start, make_mel):
+    front = Words(lambda characters: make_mel(characters, 0.1))
+    with start(text=front) as server:
+        found = run(Target.of(server.url, b"", "wav", text="Two & 2"), Plan(requests=2))
+    assert found["outcomes"] == {"done": 2}
+    assert found["audio_s"] == pytest.approx(2 * 3 * 0.1)
+    assert [text for text, _, _ in front.asked] == ["Two & 2"] * 2
 
 
 def test_listeners_who_leave_leave_nothing_behind(running, target):

@@ -9,9 +9,8 @@ EXTRAS ?= dev
 # processes that tests run in
 JOBS ?= auto
 
-CHECKPOINT ?= checkpoints/lj-sparse-384.safetensors
-MEL ?= checkpoints/samples/demo.npz
-OUT ?= demo.wav
+TEXT ?= The quick brown fox jumps over the lazy dog.
+OUT ?= fox.wav
 # where `make gpu` adds its figures, and what else it's told, such as --interpret
 GPU_OUT ?= runs/gpu.jsonl
 GPU_ARGS ?=
@@ -23,7 +22,7 @@ ENGINE = $(wildcard kernels/csrc/*)
 .PHONY: demo test check sanitize bench gpu gpu-code linked install
 
 demo: .venv/core.stamp
-	$(BIN)/wavernn synth $(CHECKPOINT) $(MEL) -o $(OUT)
+	$(BIN)/wavernn say "$(TEXT)" -o $(OUT)
 
 test: install
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
@@ -87,7 +86,7 @@ install: .venv/dev.stamp
 # an engine of older sources must not pass for one that failed to compile
 .venv/core.stamp: pyproject.toml $(ENGINE) | .venv/bin/pip
 	rm -f kernels/_engine*.so
-	$(PIP_INSTALL) -e .
+	$(PIP_INSTALL) -e ".[text]"
 	@ls kernels/_engine*.so >/dev/null 2>&1 || \
 		echo "The native engine was not built; $(PIP_INSTALL) -v -e . says why." >&2
 	touch $@

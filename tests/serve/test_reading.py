@@ -4,19 +4,26 @@ import json
 import logging
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from tests.serve.conftest import Running
 from tests.serve.odd import odd_texts
 from wavernn import checkpoint
 from wavernn.acoustic import AcousticModel
 from wavernn.acoustic_checkpoint import AcousticCheckpoint, save
 from wavernn.acoustic_config import AcousticConfig, AcousticModelConfig
+from wavernn.engine import Engine
 from wavernn.errors import CheckpointError, TextError
 from wavernn.narration import Narrator, ShippedAcoustic
 from wavernn.serve.reading import Reading, open_reading
+from wavernn.serve.service import Service
+from wavernn.serve.settings import Settings
 from wavernn.symbols import Alphabet
 from wavernn.text import FrontEnd
+from wavernn.train.intelligibility import LOWEST_FIT, Aligner, missing_aligner
+from wavernn.voices import open_voice
 
 phonemes = pytest.importorskip("wavernn.english.phonemes")
 
@@ -152,3 +159,29 @@ def test_a_model_that_was_named_must_be_there_and_the_default_one_may_be_absent(
     with caplog.at_level(logging.WARNING):
         assert open_reading("default", voices) is None
     assert "text is refused: speaking text needs gruut's English data" in caplog.text
+
+
+def test_openais_client_hears_the_shipped_voice_say_the_text():
+    openai = pytest.importorskip("openai")
+    if sentence := missing_aligner():
+        pytest.skip(sentence)
+    voices = {"default": open_voice("default")}
+    reading = open_reading("default", voices)
+    assert reading is not None
+    engine = Engine(voices["default"], channels=1)
+    server = Running(Service(Settings(port=0, drain_s=5.0), {"default": engine}, reading))
+    text = "The quick brown fox jumps over the lazy dog."
+    try:
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+            how = {"model": "tts-1", "voice": "alloy", "response_format": "pcm"}
+            create = client.audio.speech.with_streaming_response.create
+            with create(input=text, extra_body={"seed": 1}, **how) as answer:
+                pieces = list(answer.iter_bytes(4096))
+    finally:
+        server.stop()
+    assert len(pieces) > 2
+    samples_T = np.frombuffer(b"".join(pieces), "<i2") / np.float32(32768)
+    aligner = Aligner()
+    other = "Four hours of steady work faced us."
+    assert aligner.score(samples_T, 24_000, aligner.words(text)) >= LOWEST_FIT
+    assert aligner.score(samples_T, 24_000, aligner.words(other)) < LOWEST_FIT

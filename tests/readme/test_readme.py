@@ -84,7 +84,7 @@ def test_python_blocks_run(desk, monkeypatch):
         names = {"mel": mel, "iter_of_mels": [mel[:1], mel[1:]]}
         exec(code, names)
         assert len(names["samples"]) == 4 * 256
-        assert np.array_equal(names["chunk"], names["samples"][-len(names["chunk"]) :])
+        assert np.array_equal(np.concatenate(list(names["chunks"])), names["samples"])
 
 
 def test_there_is_a_block_for_the_main_job():

@@ -189,7 +189,7 @@ def test_a_run_learns_and_leaves_a_model_that_speaks(spoken, config, tmp_path):
     rows = [json.loads(r) for r in (tmp_path / "run/history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(4, 61, 4))
     assert rows[-1]["mel"] < 0.9 * rows[0]["mel"]
-    assert rows[-1]["duration"] < 0.5 * rows[0]["duration"]
+    assert rows[-1]["duration"] < 0.7 * rows[0]["duration"]
     found = acoustic_checkpoint.load(path)
     assert found.provenance["steps"] == 60
     assert found.provenance["data_licence"] == "CC0"

@@ -1,7 +1,8 @@
 """Backends that run a voice sample by sample, by name.
 
 A backend is a module with two names: `unavailable() -> str | None`, the reason why it can't run
-here, and `Synthesizer`, which the `Backend` protocol describes.
+here, and `Synthesizer`, which the protocol of that name describes. For a subscale voice it has
+another module, whose `Synthesizer` is a `SubscaleSynthesizer`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ BACKENDS = {
     "gpu": "wavernn.kernels.gpu",
     "cpu": "wavernn.kernels.cpu",
     "reference": "wavernn.kernels.reference",
+}
+
+# the same for subscale voices
+SUBSCALE_BACKENDS = {
+    "cpu": "wavernn.kernels.cpu_subscale",
+    "reference": "wavernn.kernels.reference_subscale",
 }
 
 
@@ -83,17 +90,65 @@ class Synthesizer(Protocol):
         """Takes over a state."""
 
 
-def unavailable(name: str) -> str | None:
-    """Says why a backend can't run here, or None if it can.
+class SubscaleSynthesizer(Protocol):
+    """The sample loop of one utterance of a subscale voice, whose sub-tensors are its lanes.
+
+    What is given comes back later: codes or audio of sample n once more than
+    n + `Order.lookahead_samples` samples are given, or the last one is. How an utterance is cut
+    changes no bit of it.
+    """
+
+    # what the weights are held in
+    format: str
+
+    def __init__(
+        self, checkpoint: Checkpoint, format: str | None = None, threads: int = 1
+    ) -> None: ...
+
+    def run(
+        self,
+        gates_NG: torch.Tensor,
+        uniform_T2: np.ndarray,
+        last: bool = False,
+        temperature: float = 1.0,
+    ) -> np.ndarray:
+        """Takes conditioning and draws of the next T samples; uint8 codes [*, 2] that came due.
+
+        `gates_NG` begins with the conditioner's row that holds the first of them. After `last`
+        all samples are due, and only `reset` may follow.
+        """
+
+    def speak(
+        self,
+        gates_NG: torch.Tensor,
+        samples: int,
+        seed: int,
+        last: bool = False,
+        temperature: float = 1.0,
+    ) -> np.ndarray:
+        """Does what `run` does with the draws of `rng.uniforms`; float32 audio [*] in [-1, 1)."""
+
+    def score(self, gates_NG: torch.Tensor, codes_T2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Takes an utterance's codes instead of drawing, from its start: logits [T, Q] each."""
+
+    def reset(self) -> None:
+        """Puts the utterance back to its start: zero states, silence before it."""
+
+
+def unavailable(name: str, subscale: int = 1) -> str | None:
+    """Says why a backend can't run a voice of this subscale here, or None if it can.
 
     Raises BackendUnavailable for a name that isn't in BACKENDS.
     """
     if name not in BACKENDS:
         raise BackendUnavailable(f"unknown backend {name}; known: {', '.join(BACKENDS)}, auto")
+    modules = BACKENDS if subscale == 1 else SUBSCALE_BACKENDS
+    if name not in modules:
+        return f"the {name} engine doesn't run subscale voices; use {' or '.join(modules)}"
     try:
-        module = importlib.import_module(BACKENDS[name])
+        module = importlib.import_module(modules[name])
     except ModuleNotFoundError as error:
-        if error.name != BACKENDS[name]:
+        if error.name != modules[name]:
             raise
         return f"this release has no {name} engine, use reference"
     reason: str | None = module.unavailable()
@@ -105,17 +160,29 @@ def load(name: str) -> type[Synthesizer]:
 
     Raises BackendUnavailable with the reason where the backend that is asked for can't run.
     """
+    module = importlib.import_module(BACKENDS[_choose(name, 1)])
+    synthesizer: type[Synthesizer] = module.Synthesizer
+    return synthesizer
+
+
+def load_subscale(name: str, subscale: int) -> type[SubscaleSynthesizer]:
+    """Does what `load` does for voices of a subscale above 1."""
+    module = importlib.import_module(SUBSCALE_BACKENDS[_choose(name, subscale)])
+    synthesizer: type[SubscaleSynthesizer] = module.Synthesizer
+    return synthesizer
+
+
+def _choose(name: str, subscale: int) -> str:
     if name == "auto":
         reasons: dict[str, str] = {}
         for candidate in BACKENDS:
-            reason = unavailable(candidate)
+            reason = unavailable(candidate, subscale)
             if reason is None:
                 others = "".join(f"; not {k}: {v}" for k, v in reasons.items())
                 log.info("backend %s%s", candidate, others)
-                return load(candidate)
+                return candidate
             reasons[candidate] = reason
-    reason = unavailable(name)
+    reason = unavailable(name, subscale)
     if reason is not None:
         raise BackendUnavailable(reason)
-    synthesizer: type[Synthesizer] = importlib.import_module(BACKENDS[name]).Synthesizer
-    return synthesizer
+    return name

@@ -19,6 +19,7 @@ from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import Conditioning
 from wavernn.config import Config
+from wavernn.kernels import check
 from wavernn.model import WaveRNN
 from wavernn.rng import uniforms
 from wavernn.source import commit
@@ -80,6 +81,12 @@ def bench(
     The native engine runs windows of about 2 ms (`bench_cpu`), a GPU long runs (`bench_gpu`), the
     reference chunks of 10 ms of `streams` streams, `seconds` of audio each.
     """
+    if voice.config.model.subscale > 1:
+        from wavernn.kernels import bench_subscale
+
+        if streams > 1:
+            check.check_plain(voice.config.model)
+        return machine() | bench_subscale.measure(voice, backend, format, threads)
     synthesizer = kernels.load(backend)(voice, streams, format, threads)
     # what "auto" took
     backend = type(synthesizer).__module__.split(".")[2]

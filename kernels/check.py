@@ -1,6 +1,7 @@
 """What every backend refuses: arrays whose shape or type can't be meant.
 
-Each function raises ValueError with a sentence that says what was expected and what came.
+Each function raises ValueError with a sentence that says what was expected and what came; a kind
+of voice that can't be meant is BackendUnavailable.
 """
 
 from __future__ import annotations
@@ -10,10 +11,22 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from wavernn.config import ModelConfig
+from wavernn.errors import BackendUnavailable
+
 
 def _require(condition: bool, expected: str, got: object) -> None:
     if not condition:
         raise ValueError(f"expected {expected}, got {got}")
+
+
+def check_plain(model: ModelConfig) -> None:
+    """Raises BackendUnavailable for a subscale voice, where streams are to be plain ones."""
+    if model.subscale > 1:
+        raise BackendUnavailable(
+            f"a voice of subscale {model.subscale} is spoken an utterance at a time (wavernn "
+            "synth), not as streams side by side; take a voice of subscale 1"
+        )
 
 
 def check_active(active_B: np.ndarray | None, streams: int) -> np.ndarray:

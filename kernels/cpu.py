@@ -69,6 +69,7 @@ class Synthesizer:
             )
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
+        check.check_plain(checkpoint.config.model)
         self.isa = isa or native.isa()
         self._library = native.library()
         self._model, self._arrays = native.model_of(packed(checkpoint, self.format))

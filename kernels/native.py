@@ -25,7 +25,7 @@ import numpy as np
 from wavernn.errors import BackendUnavailable
 from wavernn.kernels.pack import Packed
 
-ABI = 1
+ABI = 2
 # forces an instruction set of `isas()`
 VARIABLE = "WAVERNN_ISA"
 # names another build of the library
@@ -79,6 +79,31 @@ class Call(ctypes.Structure):
     )
 
 
+class Context(ctypes.Structure):
+    """`wavernn_context` of csrc/api.h."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("factor", "horizon", "layers", "channels")),
+        *((name, c_void_p) for name in ("coarse", "fine", "lanes")),
+        ("taps", Matrix * 16),
+        ("candidate", Matrix * 2),
+    )
+
+
+class Utterance(ctypes.Structure):
+    """`wavernn_utterance` of csrc/api.h."""
+
+    _fields_ = (
+        ("abi", c_uint32),
+        ("rank", c_int32),
+        ("ranks", c_int32),
+        *((name, c_int64) for name in ("first", "ticks", "given", "base", "window")),
+        *((name, c_void_p) for name in ("h", "code", "workspace", "barrier")),
+        *((name, c_void_p) for name in ("gates", "seed", "uniform", "known", "temperature")),
+        *((name, c_void_p) for name in ("codes", "logits", "times")),
+    )
+
+
 def path() -> Path | None:
     """The library's file, if this installation has one; LIBRARY names another."""
     named = os.environ.get(LIBRARY)
@@ -110,6 +135,15 @@ def library() -> ctypes.CDLL:
     lib.wavernn_run.argtypes = (c_char_p, POINTER(Model), POINTER(Call))
     lib.wavernn_workspace_bytes.argtypes = (POINTER(Model), c_int32, c_int32)
     lib.wavernn_workspace_bytes.restype = c_uint64
+    lib.wavernn_run_utterance.argtypes = (
+        *(c_char_p, POINTER(Model), POINTER(Context), POINTER(Utterance)),
+    )
+    lib.wavernn_utterance_bytes.argtypes = (
+        *(c_char_p, POINTER(Model), POINTER(Context), c_int32, c_int32),
+    )
+    lib.wavernn_utterance_bytes.restype = c_uint64
+    lib.wavernn_de_emphasis.argtypes = (c_void_p, c_int64, c_double, c_void_p, c_void_p)
+    lib.wavernn_de_emphasis.restype = None
     lib.wavernn_isas.restype = c_char_p
     lib.wavernn_read_rate.argtypes = (c_char_p, c_void_p, c_int64, c_int64)
     lib.wavernn_read_rate.restype = c_double
@@ -165,11 +199,27 @@ def model_of(packed: Packed) -> tuple[Model, dict[str, np.ndarray]]:
     for name in ("units", "half", "projection", "hop", "pre_emphasis"):
         setattr(model, name, packed.header[name])
     for place, name in enumerate(MATRICES):
-        matrix = model.matrices[place]
-        for part in MATRIX_ARRAYS:
-            array = arrays.get(f"{name}.{part}")
-            setattr(matrix, part, None if array is None else array.ctypes.data)
-        matrix.groups = len(arrays[f"{name}.starts"]) - 1
+        _point(model.matrices[place], name, arrays)
     model.past, model.now = arrays["past"].ctypes.data, arrays["now"].ctypes.data
     model.rows_scale[:] = arrays["rows_scale"].tolist()
     return model, arrays
+
+
+def context_of(packed: Packed) -> tuple[Context, dict[str, np.ndarray]]:
+    """The C form of a packed context, and the arrays that must live as long as it is used."""
+    arrays = together(packed.arrays)
+    context = Context(**packed.header)
+    for name in ("coarse", "fine", "lanes"):
+        setattr(context, name, arrays[name].ctypes.data)
+    for layer in range(context.layers):
+        _point(context.taps[layer], f"taps{layer}", arrays)
+    for half in range(2):
+        _point(context.candidate[half], f"candidate{half}", arrays)
+    return context, arrays
+
+
+def _point(matrix: Matrix, name: str, arrays: dict[str, np.ndarray]) -> None:
+    for part in MATRIX_ARRAYS:
+        array = arrays.get(f"{name}.{part}")
+        setattr(matrix, part, None if array is None else array.ctypes.data)
+    matrix.groups = len(arrays[f"{name}.starts"]) - 1

@@ -6,6 +6,7 @@ What each array holds is written in `csrc/api.h`; why, in README.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,8 @@ class Packed:
     header: dict[str, Any]
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """A number of rows or columns, filled up to whole groups."""
     return -(-size // GROUP) * GROUP
 
 
@@ -83,7 +85,7 @@ def _row_limit(weight_RW: np.ndarray, kind: str) -> np.ndarray:
     return np.asarray(np.minimum(np.floor(room_R), 32767))
 
 
-def _matrix(
+def pack_matrix(
     weight_RW: np.ndarray, kind: str, reads_h: bool, bias_R: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """A matrix that reads h or activations of at least 0, whose unit the engine finds."""
@@ -118,21 +120,27 @@ def _rows(I_GE: np.ndarray, table_QE: np.ndarray, units: int, half: int) -> np.n
     return rows.reshape(LEVELS, 3, -1, half // GROUP, GROUP).transpose(0, 2, 3, 1, 4)
 
 
-def pack(voice: Checkpoint, format: str = "int8") -> Packed:
-    """Lays a voice out in a format of FORMATS."""
+def pack(
+    voice: Checkpoint, format: str = "int8", more: Mapping[str, np.ndarray] | None = None
+) -> Packed:
+    """Lays a voice out in a format of FORMATS.
+
+    `more` are columns beside those of R's matrices, by their names; see `pack_context`.
+    """
     model = voice.config.model
     w = {name: tensor.double().numpy() for name, tensor in voice.tensors.items()}
     units, E = model.hidden // 2, w["rows"].shape[2]
-    half, P = _padded(units), _padded(model.projection)
+    half, P = padded(units), padded(model.projection)
+    beside = {name: (columns,) for name, columns in (more or {}).items()}
     matrices = {
-        name: _matrix(weight, kind(format, name), True)
+        name: pack_matrix(np.hstack((weight, *beside.get(name, ()))), kind(format, name), True)
         for name, weight in _recurrent(w["R"], units, half).items()
     }
     for one, two in (("O1", "O2"), ("O3", "O4")):
         first = _pad(w[f"{one}.weight"], P, half)
         second = _pad(w[f"{two}.weight"], LEVELS, P)
-        matrices[one] = _matrix(first, kind(format, one), True, _pad(w[f"{one}.bias"], P))
-        matrices[two] = _matrix(second, kind(format, two), False, w[f"{two}.bias"])
+        matrices[one] = pack_matrix(first, kind(format, one), True, _pad(w[f"{one}.bias"], P))
+        matrices[two] = pack_matrix(second, kind(format, two), False, w[f"{two}.bias"])
     past = np.stack(
         [_rows(w["I_past"][:, k * E : (k + 1) * E], w["rows"][k], units, half) for k in range(2)]
     )

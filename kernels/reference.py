@@ -44,6 +44,7 @@ class Synthesizer:
             raise BackendUnavailable(
                 f"the reference has no format {self.format}; known: {', '.join(FORMATS)}"
             )
+        check.check_plain(checkpoint.config.model)
         dtype = FORMATS[self.format]
         model = checkpoint.model(dtype)
         H = model.config.hidden

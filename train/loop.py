@@ -37,7 +37,7 @@ def loss_parts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean cross-entropy of coarse and fine in nats, and the last state."""
     coarse_TBQ, fine_TBQ, h_BH = model(
-        batch.mel_BNM, batch.previous_BT2, batch.codes_BT2, h_BH, precision
+        batch.mel_BNM, batch.previous_BT2, batch.codes_BT2, h_BH, precision, batch.around_BW3
     )
     target_TB2 = batch.codes_BT2.transpose(0, 1)
     coarse = F.cross_entropy(coarse_TBQ.flatten(0, 1), target_TB2[..., 0].flatten())

@@ -181,7 +181,10 @@ class Report:
         if self.writer is not None:
             clip = int(held_out[0])
             # named, since "auto" would write over the bar
-            backend = next(name for name in kernels.BACKENDS if kernels.unavailable(name) is None)
+            subscale = self.config.model.subscale
+            backend = next(
+                name for name in kernels.BACKENDS if kernels.unavailable(name, subscale) is None
+            )
             spoken_T = self._speak(model, features, clip, backend)
             self.writer.add_audio("copy synthesis", spoken_T[None], row["step"], self.rate_hz)
             seconds = len(spoken_T) / self.rate_hz

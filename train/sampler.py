@@ -20,11 +20,13 @@ class Batch:
     """Slices of the data: T samples of B lanes and the mel frames around them."""
 
     mel_BNM: Tensor
-    # the code before each target, int64 in 0..255
+    # the code before each target, int64 in 0..255; in a subscale voice that of its sub-tensor
     previous_BT2: Tensor
     codes_BT2: Tensor
     # lanes that begin anew, with a zero state
     fresh_B: Tensor
+    # subscale: codes from before to after the slice, and whether they lie in the clip
+    around_BW3: Tensor | None = None
 
 
 class Lanes:
@@ -103,8 +105,18 @@ class Slices:
     """Cuts batches out of features that lie on `device`: memory-mapped on a CPU, else copied."""
 
     def __init__(
-        self, features: Features, history: int, lookahead: int, floor: float, device: torch.device
+        self,
+        features: Features,
+        history: int,
+        lookahead: int,
+        floor: float,
+        device: torch.device,
+        subscale: int = 1,
+        before: int = 1,
+        after: int = 0,
     ) -> None:
+        # U, and how many samples a batch holds before and after its slices
+        self.subscale, self.before, self.after = subscale, before, after
         self.hop = features.hop_samples
         self.history, self.lookahead, self.floor = history, lookahead, floor
         self.device = device
@@ -119,21 +131,30 @@ class Slices:
         """Gathers slices of `slice_frames` frames; where a clip ends, silence follows."""
         clip, frame = (torch.from_numpy(x).to(self.device) for x in (clip_B, frame_B))
         first, frames = self.first[clip][:, None], self.frames[clip][:, None]
-        # one sample more than the slice: the one before it
-        offset = torch.arange(-1, slice_frames * self.hop, device=self.device)
+        T = slice_frames * self.hop
+        offset = torch.arange(-self.before, T + self.after, device=self.device)
         sample = frame[:, None] * self.hop + offset
         inside = (sample >= 0) & (sample < frames * self.hop)
         index = first * self.hop + sample.clamp_min(0).minimum(frames * self.hop - 1)
         code = self.codes_T[index].long() & 0xFFFF
         code = torch.where(inside, code, SILENT_CODE[0] << 8 | SILENT_CODE[1])
-        codes_BT2 = torch.stack((code >> 8, code & 0xFF), dim=-1)
+        codes_BW2 = torch.stack((code >> 8, code & 0xFF), dim=-1)
+        around_BW3 = None
+        if self.subscale > 1:
+            around_BW3 = torch.cat((codes_BW2, inside[..., None].long()), dim=-1)
         around = torch.arange(-self.history, slice_frames + self.lookahead, device=self.device)
         row = frame[:, None] + around
         inside = (row >= 0) & (row < frames)
         mel_BNM = self.mel_NM[first + row.clamp_min(0).minimum(frames - 1)]
         mel_BNM = torch.where(inside[..., None], mel_BNM, self.floor)
         fresh = torch.from_numpy(fresh_B).to(self.device)
-        return Batch(mel_BNM, codes_BT2[:, :-1], codes_BT2[:, 1:], fresh)
+        codes_BT2 = codes_BW2[:, self.before : self.before + T]
+        return Batch(mel_BNM, self.previous(codes_BW2, T), codes_BT2, fresh, around_BW3)
+
+    def previous(self, codes_BW2: Tensor, samples: int) -> Tensor:
+        """Of the codes around slices, those that stand before each sample: [B, T, 2]."""
+        first = self.before - self.subscale
+        return codes_BW2[:, first : first + samples]
 
 
 class Batches:
@@ -153,7 +174,12 @@ class Batches:
         if not self.train.input_noise:
             return batch
         noise_BT = self.noise(step)[self.mine].to(batch.codes_BT2.device)
-        return replace(batch, previous_BT2=add_noise(batch.previous_BT2, noise_BT))
+        if batch.around_BW3 is None:
+            return replace(batch, previous_BT2=add_noise(batch.previous_BT2, noise_BT))
+        codes_BW2 = add_noise(batch.around_BW3[..., :2], noise_BT)
+        around_BW3 = torch.cat((codes_BW2, batch.around_BW3[..., 2:]), dim=-1)
+        previous_BT2 = self.slices.previous(codes_BW2, batch.codes_BT2.shape[1])
+        return replace(batch, previous_BT2=previous_BT2, around_BW3=around_BW3)
 
     def noise(self, step: int) -> Tensor:
         """Gaussian noise for all lanes, in steps of the 16-bit scale (LPCNet, section 3.4).
@@ -162,7 +188,10 @@ class Batches:
         """
         (seed,) = np.random.SeedSequence((self.train.seed, step)).generate_state(1)
         random = torch.Generator().manual_seed(int(seed))
-        noise_BT = torch.randn(self.train.batch, self.train.slice_samples, generator=random)
+        width = self.train.slice_samples + self.slices.before + self.slices.after
+        if self.slices.subscale == 1:
+            width -= 1
+        noise_BT = torch.randn(self.train.batch, width, generator=random)
         return (noise_BT * self.train.input_noise).round().long()
 
 

@@ -18,7 +18,7 @@ from wavernn import recipe
 from wavernn.config import Config
 from wavernn.errors import ConfigError, TrainingError
 from wavernn.files import write_atomic
-from wavernn.model import WaveRNN
+from wavernn.model import WaveRNN, matrices
 from wavernn.sparse import Pruner
 from wavernn.train.sampler import Lanes
 
@@ -58,15 +58,13 @@ class RunState:
             pruner=Pruner(model.matrices(), config.prune),
             lanes=lanes,
             ema={name: value.detach().clone() for name, value in model.state_dict().items()},
-            h_BH=torch.zeros(train.batch, config.model.hidden, device=device),
+            h_BH=torch.zeros(train.batch, config.model.state_size, device=device),
         )
 
     def averaged(self) -> dict[str, Tensor]:
         """The averaged weights with the pruned blocks at zero: what a checkpoint holds."""
         tensors = {name: value.clone() for name, value in self.ema.items()}
-        R_u, R_r, R_e = tensors["R"].chunk(3)
-        heads = {f"O{i}": tensors[f"O{i}.weight"] for i in (1, 2, 3, 4)}
-        self.pruner.apply({"R_u": R_u, "R_r": R_r, "R_e": R_e, **heads})
+        self.pruner.apply(matrices(tensors))
         return tensors
 
     def average(self) -> None:

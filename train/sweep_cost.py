@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from wavernn.config import PRUNABLE, Config, matrix_shape
+from wavernn.config import Config, matrix_shape
 from wavernn.model import WaveRNN
 from wavernn.sparse import kept_blocks
 from wavernn.train.sweep_grid import Plan, Run
@@ -19,7 +19,7 @@ def planned_nonzeros(config: Config) -> int:
     With `keep_diagonal` the diagonal counts as if blocks were spread evenly over it.
     """
     prune, total = config.prune, 0
-    for name in PRUNABLE:
+    for name in config.model.prunable:
         rows, columns = matrix_shape(config.model, name)
         density = prune.density.get(name, 1.0)
         kept = rows * columns

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from wavernn import checkpoint
 from wavernn.checkpoint import Checkpoint
-from wavernn.config import PRUNABLE
 from wavernn.files import write_atomic
 from wavernn.kernels.bench import bench, machine
 from wavernn.sparse import density
@@ -171,5 +170,5 @@ def _identity(run: Run, folder: Path, parent: str | None, voice: Checkpoint) -> 
         "balanced": prune.balanced,
         "nonzeros": sum(int(torch.count_nonzero(w)) for w in matrices.values()),
         "density": density(voice.model().R),
-        **{f"density_{name}": density(matrices[name]) for name in PRUNABLE},
+        **{f"density_{name}": density(weight) for name, weight in matrices.items()},
     }

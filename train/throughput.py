@@ -41,6 +41,9 @@ def operations_per_sample(model: WaveRNN) -> float:
     frame = (
         sum(p.numel() for p in model.conditioner.parameters()) + steps * model.gates.weight.numel()
     )
+    if model.config.subscale > 1:
+        # the taps of the first layer run once a sample, over as many samples as there are lanes
+        sample += sum(w.numel() for w in model.context.parameters() if w.ndim == 3)
     return 6.0 * (sample + frame / (steps * model.config.conditioning_hop_samples))
 
 
@@ -57,10 +60,14 @@ def bench_training(config: Config, steps: int = 8) -> dict[str, Any]:
     context = model.conditioner.history_frames + model.conditioner.lookahead_frames
     B, T = train.batch, train.slice_samples
     mel_BNM = torch.randn(B, context + T // hop, config.mel.bands, device=device)
-    codes_BT2 = torch.randint(0, LEVELS, (B, T + 1, 2), device=device)
+    codes_BT2 = torch.randint(0, LEVELS, (B, T, 2), device=device)
+    past_BT2, around_BW3 = torch.randint_like(codes_BT2, LEVELS), None
+    if config.model.subscale > 1:
+        width = T + model.context.before_samples + model.context.after_samples
+        around_BW3 = torch.ones(B, width, 3, dtype=torch.long, device=device)
     fresh_B = torch.ones(B, dtype=torch.bool, device=device)
-    batch = Batch(mel_BNM, codes_BT2[:, :-1], codes_BT2[:, 1:], fresh_B)
-    h_BH = torch.zeros(B, config.model.hidden, device=device)
+    batch = Batch(mel_BNM, past_BT2, codes_BT2, fresh_B, around_BW3)
+    h_BH = torch.zeros(B, config.model.state_size, device=device)
     seconds = []
     for _ in range(steps + 2):
         started = time.perf_counter()

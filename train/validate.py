@@ -19,13 +19,16 @@ CLIPS, STRIDE = 32, 16
 
 def make_slices(features: Features, model: WaveRNN, device: torch.device) -> Slices:
     """Prepares features to be cut with the context that the model's conditioner needs."""
-    conditioner = model.conditioner
+    conditioner, subscale = model.conditioner, model.config.subscale
     return Slices(
         features,
         conditioner.history_frames,
         conditioner.lookahead_frames,
         conditioner.floor,
         device,
+        subscale,
+        model.context.before_samples if subscale > 1 else 1,
+        model.context.after_samples if subscale > 1 else 0,
     )
 
 
@@ -34,11 +37,17 @@ def _scores(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the nats of coarse and fine [n, 2] and the frame labels [n] of scored samples."""
     B, hop = len(clips), features.hop_samples
-    h_BH = torch.zeros(B, model.config.hidden, device=slices.device)
+    h_BH = torch.zeros(B, model.config.state_size, device=slices.device)
     for start in range(0, int(frames.max()), STRIDE):
         frame_B = np.full(B, start, np.int64)
         batch = slices.cut(clips, frame_B, np.zeros(B, bool), STRIDE)
-        coarse_TBQ, fine_TBQ, h_BH = model(batch.mel_BNM, batch.previous_BT2, batch.codes_BT2, h_BH)
+        coarse_TBQ, fine_TBQ, h_BH = model(
+            batch.mel_BNM,
+            batch.previous_BT2,
+            batch.codes_BT2,
+            h_BH,
+            around_BW3=batch.around_BW3,
+        )
         target_TB2 = batch.codes_BT2.transpose(0, 1)
         nats = [
             F.cross_entropy(logits.flatten(0, 1), target_TB2[..., i].flatten(), reduction="none")

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from wavernn import recipe
-from wavernn.config import LARGEST_SIZE, MOST_LAYERS, MelConfig, require
-from wavernn.errors import ConfigError
+from wavernn.config import LARGEST_SIZE, MOST_LAYERS, MelConfig
+from wavernn.errors import ConfigError, require
 
 
 @dataclass(frozen=True)

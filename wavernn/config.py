@@ -10,17 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from wavernn.errors import ConfigError
+from wavernn.errors import require
+from wavernn.pruning import PRUNABLE as PRUNABLE
+from wavernn.pruning import PRUNABLE_CONTEXT as PRUNABLE_CONTEXT
+from wavernn.pruning import PruneConfig as PruneConfig
 
 # a slip of a digit is refused before it asks for memory
 LARGEST_SIZE = 65_536
 MOST_LAYERS = 64
-
-
-def require(condition: bool, sentence: str) -> None:
-    """Raises ConfigError with this sentence unless the condition holds."""
-    if not condition:
-        raise ConfigError(sentence)
 
 
 @dataclass(frozen=True)
@@ -124,6 +121,9 @@ class ModelConfig:
     subscale: int = 1
     # F, future steps of earlier sub-tensors that a later one sees
     subscale_horizon: int = 8
+    # channels of the convolutions over earlier sub-tensors, and layers, which see 2^layers steps
+    context_channels: int = 64
+    context_layers: int = 4
 
     def __post_init__(self) -> None:
         sizes = ("hidden", "projection", "embedding", "channels", "conditioning_hop_samples")
@@ -141,10 +141,24 @@ class ModelConfig:
             0 <= self.pre_emphasis < 1,
             f"model.pre_emphasis must lie in [0, 1), got {self.pre_emphasis}",
         )
+        self._check_subscale()
+
+    def _check_subscale(self) -> None:
+        limits = {"subscale": (1, 64), "subscale_horizon": (0, 1023)}
+        limits |= {"context_channels": (1, 4096), "context_layers": (1, 16)}
+        for key, (low, high) in limits.items():
+            value = getattr(self, key)
+            require(low <= value <= high, f"model.{key} must lie in {low}..{high}, got {value}")
         require(
-            self.subscale == 1 and self.subscale_horizon >= 0,
-            "model.subscale must be 1 in this release and its horizon not negative, "
-            f"got {self.subscale}, {self.subscale_horizon}",
+            self.conditioning_hop_samples % self.subscale == 0,
+            "model.subscale must divide model.conditioning_hop_samples "
+            f"({self.conditioning_hop_samples}), got {self.subscale}",
+        )
+        require(
+            self.subscale == 1 or 1 << self.context_layers > self.subscale_horizon,
+            f"model.context_layers of {self.context_layers} see {1 << self.context_layers} steps, "
+            f"but the horizon alone is {self.subscale_horizon}; set "
+            f"model.context_layers to {self.subscale_horizon.bit_length()} or more",
         )
 
     @property
@@ -157,45 +171,15 @@ class ModelConfig:
         """G = 3H, the rows of R: update, reset, candidate; coarse half first in each."""
         return 3 * self.hidden
 
+    @property
+    def state_size(self) -> int:
+        """Units of an utterance's state: each sub-tensor has H of its own."""
+        return self.subscale * self.hidden
 
-PRUNABLE = ("R_u", "R_r", "R_e", "O1", "O2", "O3", "O4")
-
-
-@dataclass(frozen=True)
-class PruneConfig:
-    """Block pruning on a cubic schedule (section 3; Narang et al. 2017)."""
-
-    # R and W: rows and columns of a block
-    block_rows: int = 16
-    block_columns: int = 4
-    # the same number of blocks in every block row
-    balanced: bool = False
-    # the diagonal of R_u, R_r, R_e survives beside the blocks (LPCNet)
-    keep_diagonal: bool = False
-    # share of the blocks that is kept in the end, by matrix; one that isn't named stays dense
-    density: Mapping[str, float] = field(default_factory=dict)
-    # t0, S and the distance of two mask updates, in optimizer steps
-    start_step: int = 1_000
-    ramp_steps: int = 200_000
-    every_steps: int = 500
-
-    def __post_init__(self) -> None:
-        require(
-            self.block_rows > 0 and self.block_columns > 0,
-            f"prune.block_rows and block_columns must be positive, "
-            f"got {self.block_rows} x {self.block_columns}",
-        )
-        for name, value in self.density.items():
-            require(
-                name in PRUNABLE,
-                f"unknown matrix prune.density.{name}; known: {', '.join(PRUNABLE)}",
-            )
-            require(0 < value <= 1, f"prune.density.{name} must lie in (0, 1], got {value}")
-        require(
-            self.start_step >= 0 and self.ramp_steps > 0 and self.every_steps > 0,
-            "prune needs start_step >= 0, ramp_steps > 0 and every_steps > 0, "
-            f"got {self.start_step}, {self.ramp_steps}, {self.every_steps}",
-        )
+    @property
+    def prunable(self) -> tuple[str, ...]:
+        """The names of the matrices that can be pruned."""
+        return PRUNABLE if self.subscale == 1 else (*PRUNABLE, *PRUNABLE_CONTEXT)
 
 
 @dataclass(frozen=True)
@@ -263,7 +247,7 @@ class Config:
     name: str = "unnamed"
     mel: MelConfig = MelConfig()
     model: ModelConfig = ModelConfig()
-    prune: PruneConfig = PruneConfig()
+    prune: PruneConfig = field(default_factory=PruneConfig)
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self) -> None:
@@ -279,6 +263,10 @@ class Config:
         )
         rows, columns = self.prune.block_rows, self.prune.block_columns
         for name, density in self.prune.density.items():
+            require(
+                name in self.model.prunable,
+                f"prune.density.{name} is of a subscale voice, but model.subscale is 1",
+            )
             R, W = matrix_shape(self.model, name)
             if density < 1:
                 require(
@@ -288,10 +276,16 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain dictionaries, as stored in a checkpoint."""
-        return asdict(self)
+        table = asdict(self)
+        if self.model.subscale == 1:
+            # a plain voice has no context, and its digest is that of before there was one
+            del table["model"]["context_channels"], table["model"]["context_layers"]
+        return table
 
 
 def matrix_shape(model: ModelConfig, name: str) -> tuple[int, int]:
     """Rows and columns of a prunable matrix."""
     H, P = model.hidden, model.projection
-    return {"R": (H, H), "O1": (P, H // 2), "O3": (P, H // 2)}.get(name.split("_")[0], (256, P))
+    shapes = {"R": (H, H), "X": (H, model.context_channels)}
+    shapes |= dict.fromkeys(("O1", "O3"), (P, H // 2))
+    return shapes.get(name.split("_")[0], (256, P))

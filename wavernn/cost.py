@@ -16,7 +16,8 @@ from wavernn.sparse import density
 def operations_per_sample(model: WaveRNN) -> dict[str, float]:
     """Multiply-adds per sample by part, zeros left out; gates and softmax as elementwise steps.
 
-    `input` counts the row of each of c_{t-1}, f_{t-1} and c_t that is added to the gates.
+    `input` counts the row of each of c_{t-1}, f_{t-1} and c_t that is added to the gates, and
+    `context` of a subscale voice is what it sees of earlier sub-tensors.
     """
     kept = {name: torch.count_nonzero(w).item() for name, w in model.matrices().items()}
     # a bias is where a sum starts
@@ -24,7 +25,7 @@ def operations_per_sample(model: WaveRNN) -> dict[str, float]:
     steps = model.conditioner.steps_per_frame
     hop = steps * model.config.conditioning_hop_samples
     H = model.config.hidden
-    return {
+    parts = {
         "recurrence": float(sum(v for k, v in kept.items() if k.startswith("R"))),
         "heads": float(sum(v for k, v in kept.items() if k.startswith("O"))),
         "input": 2 * 3 * H + 3 * H / 2,
@@ -32,6 +33,12 @@ def operations_per_sample(model: WaveRNN) -> dict[str, float]:
         "softmax": 2 * 3.0 * LEVELS,
         "conditioner": (conditioner + steps * model.gates.weight.numel()) / hop,
     }
+    if model.config.subscale > 1:
+        # a column of each sub-tensor; in the first layer bytes look their products up
+        taps = sum(w.numel() for w in model.context.layers.parameters() if w.ndim == 3)
+        enter = model.context.enter.weight.numel()
+        parts["context"] = float(sum(v for k, v in kept.items() if k[0] == "X") + taps + enter)
+    return parts
 
 
 def weight_bytes(model: WaveRNN, block_rows: int, block_columns: int) -> dict[str, int]:
@@ -84,7 +91,7 @@ def memory_bytes(config: Config, channels: int) -> int:
     The weights of the sample loop stand once more in float64. A channel keeps h in float64, its
     last code, its sample index, the de-emphasis' memory, and what the conditioner keeps.
     """
-    loop = ("R", "I_", "rows", "O")
+    loop = ("R", "I_", "rows", "O", "X", "context")
     weights = 8 * sum(n for name, n in _sizes(config).items() if name.startswith(loop))
     channel = 8 * config.model.hidden + 2 + 8 + 8 + channel_bytes(config)
     return checkpoint_bytes(config) + weights + channels * channel

@@ -46,3 +46,9 @@ class EngineBusy(WaveRNNError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raises ConfigError with this sentence unless the condition holds."""
+    if not condition:
+        raise ConfigError(sentence)

@@ -18,12 +18,14 @@ file is the same model in the form that trains fast.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavernn.config import MelConfig, ModelConfig
+from wavernn.config import PRUNABLE, PRUNABLE_CONTEXT, MelConfig, ModelConfig
+from wavernn.context import Context
 from wavernn.recurrence import recurrence_bf16
 
 LEVELS = 256
@@ -101,6 +103,9 @@ class WaveRNN(nn.Module):
         self.I_now = nn.Parameter(torch.empty(G // 2, E))
         self.O1, self.O2 = nn.Linear(H // 2, P), nn.Linear(P, LEVELS)
         self.O3, self.O4 = nn.Linear(H // 2, P), nn.Linear(P, LEVELS)
+        if model.subscale > 1:
+            self.context = Context(model)
+            self.X = nn.Parameter(torch.empty(G, model.context_channels))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -108,14 +113,13 @@ class WaveRNN(nn.Module):
         H = self.config.hidden
         for part in self.R.chunk(3):
             nn.init.orthogonal_(part)
-        for weight in (self.I_past, self.I_now):
+        inputs = (self.I_past, self.I_now, *([self.X] if self.config.subscale > 1 else []))
+        for weight in inputs:
             nn.init.uniform_(weight, -1 / math.sqrt(H), 1 / math.sqrt(H))
 
     def matrices(self) -> dict[str, Tensor]:
-        """The matrices that can be pruned, as views, by the names of `config.PRUNABLE`."""
-        R_u, R_r, R_e = self.R.detach().chunk(3)
-        heads = {f"O{i}": getattr(self, f"O{i}").weight.detach() for i in (1, 2, 3, 4)}
-        return {"R_u": R_u, "R_r": R_r, "R_e": R_e, **heads}
+        """The matrices that can be pruned, as views, by the names of `ModelConfig.prunable`."""
+        return matrices({name: value.detach() for name, value in self.named_parameters()})
 
     def fine_rows(self, weight_GE: Tensor) -> Tensor:
         """Writes the masked matrix out: I_now's rows in the fine halves, zeros in the coarse."""
@@ -137,34 +141,54 @@ class WaveRNN(nn.Module):
         )
 
     def hidden(
-        self, previous_TB2: Tensor, codes_TB2: Tensor, cond_BNC: Tensor, h_BH: Tensor
+        self,
+        previous_TB2: Tensor,
+        codes_TB2: Tensor,
+        cond_BNC: Tensor,
+        h_BH: Tensor,
+        y_TBC: Tensor | None = None,
     ) -> Tensor:
         """Runs the recurrence over known codes: every state [T, B, H] in the weights' dtype.
 
-        Time comes first. `cond_BNC` holds a vector for each `conditioning_hop_samples` samples.
-        Runs on torch's own GRU, whose cell is this one with the gates ordered r, u, e.
+        Time comes first. `cond_BNC` holds a vector for each `conditioning_hop_samples` samples of
+        the utterance, `y_TBC` what `Context` makes of earlier sub-tensors. Runs on torch's own
+        GRU, whose cell is this one with the gates ordered r, u, e.
         """
         x_TBE = self._inputs(previous_TB2, codes_TB2)
-        held = self.config.conditioning_hop_samples
+        held = self.config.conditioning_hop_samples // self.config.subscale
         cond_TBC = cond_BNC.transpose(0, 1).repeat_interleave(held, dim=0).to(x_TBE.dtype)
-        W_GE = torch.cat((self.I_past, self.fine_rows(self.I_now), self.gates.weight), dim=1)
+        parts, inputs = (
+            [self.I_past, self.fine_rows(self.I_now), self.gates.weight],
+            [x_TBE, cond_TBC],
+        )
+        if y_TBC is not None:
+            parts, inputs = [*parts, self.X], [*inputs, y_TBC.to(x_TBE.dtype)]
         b_G = self.gates.bias
-        reordered = [_reset_first(w) for w in (W_GE, self.R, b_G, torch.zeros_like(b_G))]
-        x_TBE = torch.cat((x_TBE, cond_TBC), dim=-1)
+        weights = (torch.cat(parts, dim=1), self.R, b_G, torch.zeros_like(b_G))
+        reordered = [_reset_first(w) for w in weights]
+        x_TBE = torch.cat(inputs, dim=-1)
         h_TBH, _ = torch.gru(
             x_TBE, h_BH[None], reordered, True, 1, 0.0, self.training, False, False
         )
         return h_TBH
 
     def hidden_bf16(
-        self, previous_TB2: Tensor, codes_TB2: Tensor, cond_BNC: Tensor, h_BH: Tensor
+        self,
+        previous_TB2: Tensor,
+        codes_TB2: Tensor,
+        cond_BNC: Tensor,
+        h_BH: Tensor,
+        y_TBC: Tensor | None = None,
     ) -> Tensor:
         """Does what `hidden` does with bfloat16 products, on a CPU: float32 [T, B, H]."""
         x_TBE = self._inputs(previous_TB2, codes_TB2).bfloat16()
         I_GE = torch.cat((self.I_past, self.fine_rows(self.I_now)), dim=1).bfloat16()
         gates_NBG = self.gates(cond_BNC).bfloat16().transpose(0, 1)
         N, B, G = gates_NBG.shape
-        gates = F.linear(x_TBE, I_GE).view(N, -1, B, G) + gates_NBG[:, None]
+        inside = F.linear(x_TBE, I_GE)
+        if y_TBC is not None:
+            inside = inside + F.linear(y_TBC.bfloat16(), self.X.bfloat16())
+        gates = inside.view(N, -1, B, G) + gates_NBG[:, None]
         return recurrence_bf16(gates.view(-1, B, G), self.R, h_BH)
 
     def heads(self, h_TBH: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,6 +205,7 @@ class WaveRNN(nn.Module):
         codes_BT2: Tensor,
         h_BH: Tensor,
         precision: str = "float32",
+        around_BW3: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Scores known codes: coarse and fine logits, float32 [T, B, Q], and the last state [B, H].
 
@@ -188,19 +213,46 @@ class WaveRNN(nn.Module):
         `previous_BT2` the codes that the network is given as its past, `codes_BT2` the codes
         that it is to predict, whole numbers in 0..255; T is a multiple of the hop. With precision
         "bfloat16" the products are bfloat16; on a GPU the recurrence stays float32.
+
+        A subscale voice runs its sub-tensors as so many streams. Its past is U samples back, its
+        state [B, U H], and `around_BW3` is what `Context` sees.
         """
-        previous_TB2, codes_TB2 = previous_BT2.transpose(0, 1), codes_BT2.transpose(0, 1)
+        B, U = len(codes_BT2), self.config.subscale
+        previous_TB2, codes_TB2 = (_by_lane(x, U) for x in (previous_BT2, codes_BT2))
+        h_BH = h_BH.unflatten(1, (U, -1)).transpose(0, 1).reshape(U * B, -1)
         kind = self.R.device.type
         narrow = precision == "bfloat16"
         with torch.autocast(kind, torch.bfloat16, enabled=narrow):
-            cond_BNC = self.conditioner(mel_BNM)
+            cond_BNC = self.conditioner(mel_BNM).repeat(U, 1, 1)
+            known: tuple[Tensor, ...] = (previous_TB2, codes_TB2, cond_BNC, h_BH)
+            if U > 1:
+                assert around_BW3 is not None
+                known = (*known, self.context(around_BW3, self.rows[0]))
             if narrow and kind == "cpu":
-                h_TBH = self.hidden_bf16(previous_TB2, codes_TB2, cond_BNC, h_BH)
+                h_TBH = self.hidden_bf16(*known)
             else:
                 with torch.autocast(kind, enabled=False):
-                    h_TBH = self.hidden(previous_TB2, codes_TB2, cond_BNC, h_BH)
-            coarse_TBQ, fine_TBQ = self.heads(h_TBH)
-        return coarse_TBQ.float(), fine_TBQ.float(), h_TBH[-1]
+                    h_TBH = self.hidden(*known)
+            last_BH = h_TBH[-1].unflatten(0, (U, B)).transpose(0, 1).reshape(B, -1)
+            # step by step the sub-tensors lie one after another, as their samples do in time
+            coarse_TBQ, fine_TBQ = self.heads(h_TBH.reshape(-1, B, self.config.hidden))
+        return coarse_TBQ.float(), fine_TBQ.float(), last_BH
+
+
+def matrices(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The matrices that can be pruned, as views of a voice's tensors."""
+    R, heads = tensors["R"].chunk(3), [tensors[f"O{i}.weight"] for i in (1, 2, 3, 4)]
+    found = dict(zip(PRUNABLE, (*R, *heads), strict=True))
+    if "X" in tensors:
+        found |= zip(PRUNABLE_CONTEXT, tensors["X"].chunk(3), strict=True)
+    return found
+
+
+def _by_lane(codes_BT2: Tensor, U: int) -> Tensor:
+    """Codes [B, T, 2] by step and sub-tensor: [T / U, U B, 2]."""
+    B, T, _ = codes_BT2.shape
+    codes_IUB2: Tensor = codes_BT2.unflatten(1, (T // U, U)).permute(1, 2, 0, 3)
+    return codes_IUB2.reshape(T // U, U * B, 2)
 
 
 def _reset_first(gates: Tensor) -> Tensor:

@@ -84,6 +84,15 @@ class Order:
         before = step - 1 + (self.factor - 1) * self.lag_steps if step else 0
         return max(self.tick(sample), before)
 
+    def made(self, ticks: int) -> int:
+        """How many samples, counted from the first, are all made once so many ticks have run."""
+        _require_whole("the number of ticks", ticks)
+        # steps that the last lane has made; those before it are one step further, at least
+        steps = ticks - (self.factor - 1) * self.lag_steps
+        if steps < 0:
+            return -(-ticks // self.lag_steps)
+        return self.factor * steps + self.factor - 1
+
     def samples_at(self, tick: int, samples: int | None = None) -> np.ndarray:
         """The sample that each lane makes at a tick, int64 [U]; -1 for a lane that has none.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,10 @@ from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import Conditioning
 from wavernn.errors import MelError
+from wavernn.subscale import Order
+
+# from gate input [N, G], samples, seed and temperature to what comes out; no samples are the end
+Speak = Callable[[torch.Tensor, int, int, float], np.ndarray]
 
 
 class Vocoder:
@@ -31,8 +36,21 @@ class Vocoder:
         threads: int = 1,
     ) -> None:
         self.voice = voice
-        self.synthesizer = kernels.load(backend)(voice, 1, format, threads)
+        subscale = voice.config.model.subscale
+        self._reset: Callable[[], None]
+        if subscale == 1:
+            plain = kernels.load(backend)(voice, 1, format, threads)
+            self._reset, self._speak = plain.reset, _one_stream(plain)
+        else:
+            lanes = kernels.load_subscale(backend, subscale)(voice, format, threads)
+            self._reset, self._speak = lanes.reset, _one_utterance(lanes)
         self.conditioning = Conditioning(voice)
+
+    @property
+    def delay_samples(self) -> int:
+        """How far a stream is behind the mels, besides the conditioner's look-ahead."""
+        model = self.voice.config.model
+        return Order(model.subscale, model.subscale_horizon).lookahead_samples
 
     @property
     def rate_hz(self) -> int:
@@ -73,7 +91,7 @@ class Vocoder:
     def _begin(self, seed: int, temperature: float) -> object:
         """Puts the state back to the start and returns what tells this stream from the next."""
         check_draws(seed, temperature)
-        self.synthesizer.reset()
+        self._reset()
         self.conditioning.reset()
         self._turn = object()
         return self._turn
@@ -87,7 +105,9 @@ class Vocoder:
         """Gate input that frames make certain; None stands for the end."""
         bands = self.voice.config.mel.bands
         if mel_NM is None:
-            return self.conditioning.push(torch.empty(0, bands), last=True)
+            # nothing more, which is how the loop learns of the end
+            end = [torch.empty(0, self.voice.config.model.gate_rows)]
+            return chain(self.conditioning.push(torch.empty(0, bands), last=True), end)
         # copied, as torch warns of an array that may not be written
         return self.conditioning.push(torch.tensor(check_mel(mel_NM, bands)))
 
@@ -100,17 +120,33 @@ class Vocoder:
                 "another stream was started on this vocoder, which ended this one; use a vocoder "
                 "for each, or an Engine"
             )
-        gates_NG = next(blocks, None)
-        if gates_NG is None:
-            return None
-        T = len(gates_NG) * self.voice.config.model.conditioning_hop_samples
-        seed_B = np.array([seed], np.uint64)
-        audio_BT = self.synthesizer.speak(gates_NG[None], T, seed_B, temperature=temperature)
-        return np.asarray(audio_BT[0])
+        for gates_NG in blocks:
+            T = len(gates_NG) * self.voice.config.model.conditioning_hop_samples
+            samples_T = self._speak(gates_NG, T, seed, temperature)
+            if len(samples_T):
+                return samples_T
+        return None
 
     def synthesize(self, mel_NM: np.ndarray, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
         """Turns a whole mel [N, M] into float32 samples [N * hop] in [-1, 1)."""
         return np.concatenate(list(self.stream([mel_NM], seed, temperature)))
+
+
+def _one_stream(synthesizer: kernels.Synthesizer) -> Speak:
+    def speak(gates_NG: torch.Tensor, samples: int, seed: int, temperature: float) -> np.ndarray:
+        seed_B = np.array([seed], np.uint64)
+        audio_BT = synthesizer.speak(gates_NG[None], samples, seed_B, temperature=temperature)
+        return np.asarray(audio_BT[0])
+
+    return speak
+
+
+def _one_utterance(synthesizer: kernels.SubscaleSynthesizer) -> Speak:
+    def speak(gates_NG: torch.Tensor, samples: int, seed: int, temperature: float) -> np.ndarray:
+        last = samples == 0
+        return synthesizer.speak(gates_NG, samples, seed, last, temperature)
+
+    return speak
 
 
 def check_draws(seed: int, temperature: float) -> None:

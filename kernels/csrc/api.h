@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-#define WAVERNN_ABI 1
+#define WAVERNN_ABI 2
 #define WAVERNN_EXPORT __attribute__((visibility("default")))
 
 enum { WAVERNN_FLOAT32 = 0, WAVERNN_INT8 = 1 };
@@ -85,9 +85,53 @@ typedef struct {
     uint64_t* ticks;            // [WAVERNN_PARTS] of the time-stamp counter are added to; NULL: not
 } wavernn_call;
 
+// What sub-tensors see of each other (wavernn/context.py), float32. C is padded to groups.
+typedef struct {
+    int32_t factor, horizon;    // U <= 64, F
+    int32_t layers, channels;   // J <= 16, C
+    const float* coarse;        // [U - 1][Q][C] W_d phi of a coarse byte with f = 0, d = 1 first
+    const float* fine;          // [U - 1][C] what a unit of f adds to it
+    const float* lanes;         // [U, C] l
+    wavernn_matrix taps[16];    // V and V' side by side: groups of C over columns [older, newer][C]
+    // X's rows of e by half, over C columns; its rows of u and r are columns [2][half], C of R's
+    wavernn_matrix candidate[2];
+} wavernn_context;
+
+// One utterance of a subscale voice, T ticks. W samples are at hand, from sample `base` on.
+typedef struct {
+    uint32_t abi;
+    int32_t rank, ranks;        // threads, of which each has its own lanes
+    int64_t first, ticks;       // begins with the tick -2^J, when nothing is remembered
+    int64_t given, base;        // samples that the utterance has, as far as is known
+    int64_t window;             // W
+    // state
+    float* h;                   // [U, 2, half]
+    uint8_t* code;              // [U, 2]
+    void* workspace;            // [rank] wavernn_utterance_bytes, 64-byte aligned; lasts
+    uint32_t* barrier;          // [32] zeros, shared by the ranks
+    // input
+    const float* gates;         // [*, 3H] from the row of sample `base` on
+    const uint64_t* seed;       // [1] draws come from Philox, or
+    const float* uniform;       // [W, 2] are given, or
+    const uint8_t* known;       // [W, 2] codes are
+    const float* temperature;   // [1]
+    // output
+    uint8_t* codes;             // [W, 2], read as well
+    float* logits;              // [2, W, Q] or NULL
+    uint64_t* times;            // as ticks of wavernn_call
+} wavernn_utterance;
+
 // 0, or 1 where the abi or the instruction set isn't of this library.
 WAVERNN_EXPORT int32_t wavernn_run(const char* isa, const wavernn_model*, const wavernn_call*);
 WAVERNN_EXPORT uint64_t wavernn_workspace_bytes(const wavernn_model*, int32_t lanes, int32_t ranks);
+WAVERNN_EXPORT int32_t wavernn_run_utterance(const char* isa, const wavernn_model*,
+                                             const wavernn_context*, const wavernn_utterance*);
+WAVERNN_EXPORT uint64_t wavernn_utterance_bytes(const char* isa, const wavernn_model*,
+                                                const wavernn_context*, int32_t rank,
+                                                int32_t ranks);
+// Codes [T, 2] to audio [T] as wavernn_run gives it; `memory` is its last sample before clipping.
+WAVERNN_EXPORT void wavernn_de_emphasis(const uint8_t* codes, int64_t samples, double a,
+                                        double* memory, float* audio);
 // Names of the instruction sets that this build has and this machine runs, best first, by commas.
 WAVERNN_EXPORT const char* wavernn_isas(void);
 WAVERNN_EXPORT uint32_t wavernn_abi(void);

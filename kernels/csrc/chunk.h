@@ -46,10 +46,12 @@ struct Workspace {
     // each rank has its own
     float* cond;             // [N][coarse, fine][half / 16][u, r, e][16]
     void* hidden_x;          // its form as activations
-    typename F::Gate::sum* sums;  // [half / 16][u, r, e][N]
+    typename F::Gate::sum* sums;  // [half / 16][u, r, e][N], a subscale voice has one more
 
     // places everything from `base` on, which may be null, and returns the bytes that it takes
-    size_t lay_out(const wavernn_model& m, int lanes, char* base, int rank, int ranks) {
+    // `more` activations, those of a subscale voice's context, stand beside those of h
+    size_t lay_out(const wavernn_model& m, int lanes, char* base, int rank, int ranks,
+                   size_t more = 0) {
         size_t at = 0;
         auto take = [&](size_t count, size_t size) {
             char* p = base + at;
@@ -57,11 +59,11 @@ struct Workspace {
             return p;
         };
         const size_t N = (size_t)lanes, half = (size_t)m.half, P = (size_t)m.projection;
-        for (auto& state : x) place(state, take, N * 2 * half);
+        for (auto& state : x) place(state, take, N * (2 * half + more));
         hidden = (float*)take(N * P, 4);
         logits = (float*)take(N * 256, 4);
         for (int r = 0; r < ranks; r++) {
-            char* own[3] = {take(N * 6 * half, 4), take(N * P, 4), take(N * 3 * half / 16, 64)};
+            char* own[3] = {take(N * 6 * half, 4), take(N * P, 4), take(N * (more ? 4 : 3) * half / 16, 64)};
             if (r != rank) continue;
             cond = (float*)own[0];
             hidden_x = own[1];

@@ -110,6 +110,32 @@ int32_t wavernn_run(const char* isa, const wavernn_model* model, const wavernn_c
     return 0;
 }
 
+int32_t wavernn_run_utterance(const char* isa, const wavernn_model* model,
+                              const wavernn_context* context, const wavernn_utterance* u) {
+    const Isa* found = find(isa);
+    if (!found || model->abi != WAVERNN_ABI || u->abi != WAVERNN_ABI) return 1;
+    FlushToZero mode;
+    found->run_utterance(*model, *context, *u);
+    return 0;
+}
+
+uint64_t wavernn_utterance_bytes(const char* isa, const wavernn_model* model,
+                                 const wavernn_context* context, int32_t rank, int32_t ranks) {
+    const Isa* found = find(isa);
+    return found ? found->utterance_bytes(*model, *context, rank, ranks) : 0;
+}
+
+void wavernn_de_emphasis(const uint8_t* codes, int64_t samples, double a, double* memory,
+                         float* audio) {
+    for (int64_t t = 0; t < samples; t++) {
+        // the product and the sum rounded apart, as in loop.h
+        const double y = (256 * codes[2 * t] + codes[2 * t + 1] - 32768) * 0x1p-15;
+        const double x = *memory = y + a * *memory;
+        const double high = 32767.0 / 32768;
+        audio[t] = (float)(x < -1 ? -1 : x > high ? high : x);
+    }
+}
+
 uint64_t wavernn_workspace_bytes(const wavernn_model* model, int32_t lanes, int32_t ranks) {
     return isa_baseline.workspace_bytes(*model, lanes, ranks);
 }

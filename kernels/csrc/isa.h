@@ -9,6 +9,7 @@
 #include "draw.h"
 #include "chunk.h"
 #include "loop.h"
+#include "subscale.h"
 #include "roofs.h"
 
 // Streams run together in the largest groups that this instruction set is compiled for; those of

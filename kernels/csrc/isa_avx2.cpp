@@ -16,7 +16,8 @@ namespace {
 #include "isa.h"
 }  // namespace
 extern const Isa isa_avx2;
-const Isa isa_avx2 = {"avx2", run, workspace_bytes, read_rate, multiply_rate};
+const Isa isa_avx2 = {"avx2", run, workspace_bytes, run_utterance, utterance_bytes,
+                      read_rate, multiply_rate};
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

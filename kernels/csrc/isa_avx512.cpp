@@ -17,7 +17,8 @@ namespace {
 #include "isa.h"
 }  // namespace
 extern const Isa isa_avx512;
-const Isa isa_avx512 = {"avx512", run, workspace_bytes, read_rate, multiply_rate};
+const Isa isa_avx512 = {"avx512", run, workspace_bytes, run_utterance, utterance_bytes,
+                      read_rate, multiply_rate};
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

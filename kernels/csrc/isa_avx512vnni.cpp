@@ -18,7 +18,8 @@ namespace {
 #include "isa.h"
 }  // namespace
 extern const Isa isa_avx512vnni;
-const Isa isa_avx512vnni = {"avx512vnni", run, workspace_bytes, read_rate, multiply_rate};
+const Isa isa_avx512vnni = {"avx512vnni", run, workspace_bytes, run_utterance, utterance_bytes,
+                      read_rate, multiply_rate};
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

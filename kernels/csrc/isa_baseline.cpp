@@ -14,4 +14,5 @@ namespace {
 #include "isa.h"
 }  // namespace
 extern const Isa isa_baseline;
-const Isa isa_baseline = {"baseline", run, workspace_bytes, read_rate, multiply_rate};
+const Isa isa_baseline = {"baseline", run, workspace_bytes, run_utterance, utterance_bytes,
+                      read_rate, multiply_rate};

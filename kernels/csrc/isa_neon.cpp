@@ -15,5 +15,6 @@ namespace {
 #include "isa.h"
 }  // namespace
 extern const Isa isa_neon;
-const Isa isa_neon = {"neon", run, workspace_bytes, read_rate, multiply_rate};
+const Isa isa_neon = {"neon", run, workspace_bytes, run_utterance, utterance_bytes,
+                      read_rate, multiply_rate};
 #endif

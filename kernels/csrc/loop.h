@@ -1,4 +1,5 @@
 // The sample loop of N streams: draws, coarse half of the gates, its head, fine half, its head.
+// The lanes of a subscale voice (subscale.h) run it with X y in the gates, and may be idle.
 #pragma once
 
 struct Lane {
@@ -9,11 +10,13 @@ struct Lane {
     const float* gates;
     int32_t left;  // samples until the next row of gate input
     int64_t sample;
+    int64_t place;  // of that sample in the caller's arrays
+    bool idle;      // subscale: has no sample at this tick
     double memory;
     Draws draws;
 };
 
-template <class F, int N>
+template <class F, int N, bool SUBSCALE = false>
 struct Loop {
     typedef typename F::Gate Gate;
     typedef typename F::Candidate Candidate;
@@ -28,11 +31,14 @@ struct Loop {
     Clock clock;
     Lane lanes[N];
     Masses masses;
+    // subscale: X's rows of e by half; its input is behind h, where R's other rows read it too
+    const wavernn_matrix* X_e = nullptr;
+    static constexpr int SUMS = SUBSCALE ? 4 : 3;
 
-    Loop(const wavernn_model& model, const wavernn_call& call)
+    Loop(const wavernn_model& model, const wavernn_call& call, void* workspace, size_t more = 0)
         : m(model), call(call), groups(model.half / 16),
           barrier{call.barrier, call.barrier + 16, (uint32_t)call.ranks}, clock{call.ticks, 0} {
-        space.lay_out(m, N, (char*)call.workspace, call.rank, call.ranks);
+        space.lay_out(m, N, (char*)workspace, call.rank, call.ranks, more);
     }
 
     // the groups of a matrix that fall to this rank
@@ -89,6 +95,10 @@ struct Loop {
         UNROLL for (int gate = 0; gate < 2; gate++)
             Gate::template group<N>(m.gates[half], 2 * g + gate, F::gate(space.x[0]), y + gate * N);
         Candidate::template group<N>(m.candidate[half], g, F::candidate(space.x[0]), y + 2 * N);
+        if constexpr (SUBSCALE)
+            Candidate::template group<N>(X_e[half], g,
+                                         F::candidate(space.x[0]) + 2 * (size_t)m.half * N,
+                                         y + 3 * N);
     }
     INLINE void gates(int half, int g, const sum* y) {
         const wavernn_matrix &R = m.gates[half], &R_e = m.candidate[half];
@@ -103,6 +113,7 @@ struct Loop {
                 Ix[gate] = half ? F::rows(m, gate, c + i, f + i, with + i, bias)
                                 : F::rows(m, gate, c + i, f + i, bias);
             }
+            if constexpr (SUBSCALE) Ix[2] = Candidate::value(X_e[half], g, y[3 * N + n], Ix[2]);
             float* h = lane.h + half * m.half + 16 * g;
             const vf next = cell(Gate::value(R, 2 * g, y[n], Ix[0]),
                                  Gate::value(R, 2 * g + 1, y[N + n], Ix[1]),
@@ -115,13 +126,13 @@ struct Loop {
     INLINE void half_state(int half) {
         const int last = until(groups);
         if (clock.ticks) {
-            for (int g = from(groups); g < last; g++) recurrent(half, g, space.sums + 3 * N * g);
+            for (int g = from(groups); g < last; g++) recurrent(half, g, space.sums + SUMS * N * g);
             clock.book(WAVERNN_RECURRENCE);
-            for (int g = from(groups); g < last; g++) gates(half, g, space.sums + 3 * N * g);
+            for (int g = from(groups); g < last; g++) gates(half, g, space.sums + SUMS * N * g);
             clock.book(WAVERNN_GATES);
         } else {
             for (int g = from(groups); g < last; g++) {
-                sum y[3 * N];
+                sum y[SUMS * N];
                 recurrent(half, g, y);
                 gates(half, g, y);
             }
@@ -158,14 +169,15 @@ struct Loop {
         clock.book(WAVERNN_LOGITS);
     }
 
-    INLINE int draw(int half, int n, int64_t t) {
-        const int64_t b = lanes[n].row;
+    INLINE int draw(int half, int n) {
+        const int64_t place = lanes[n].place;
+        if (SUBSCALE && lanes[n].idle) return half ? 0 : 128;
         const float* logits = space.logits + 256 * n;
         if (call.logits && call.rank == 0)
-            __builtin_memcpy(call.logits + ((half * call.streams + b) * call.samples + t) * 256,
+            __builtin_memcpy(call.logits + (half * call.streams * call.samples + place) * 256,
                              logits, 1024);
-        if (call.known) return call.known[(b * call.samples + t) * 2 + half];
-        masses.set(logits, call.temperature[b]);
+        if (call.known) return call.known[place * 2 + half];
+        masses.set(logits, call.temperature[lanes[n].row]);
         clock.book(WAVERNN_SOFTMAX);
         const int code = masses.draw(half ? lanes[n].draws.fine : lanes[n].draws.coarse);
         clock.book(WAVERNN_DRAW);
@@ -181,27 +193,37 @@ struct Loop {
                 condition(n);
             }
             lane.left--;
-            if (call.uniform) {
-                const float* given = call.uniform + (lane.row * call.samples + t) * 2;
-                lane.draws = {given[0], given[1]};
-            } else if (call.seed) {
-                lane.draws = philox(call.seed[lane.row], (uint64_t)lane.sample);
-            }
+            lane.place = lane.row * call.samples + t;
+            begin(lane);
         }
+        advance();
+    }
+
+    INLINE void begin(Lane& lane) const {
+        if (call.uniform) {
+            const float* given = call.uniform + 2 * lane.place;
+            lane.draws = {given[0], given[1]};
+        } else if (call.seed) {
+            lane.draws = philox(call.seed[lane.row], (uint64_t)lane.sample);
+        }
+    }
+
+    // a step of all lanes, whose conditioning and draws are there
+    void advance() {
         clock.book(WAVERNN_DRAW);
         half_state(0);
         for (const Lane& lane : lanes)
             prefetch(past(0, lane.c, 1, 0)), prefetch(past(1, lane.f, 1, 0));
         head<typename F::Coarse>(0);
-        for (int n = 0; n < N; n++) prefetch(now(lanes[n].c_now = draw(0, n, t), 0));
+        for (int n = 0; n < N; n++) prefetch(now(lanes[n].c_now = draw(0, n), 0));
         half_state(1);
         head<typename F::Fine>(1);
         for (int n = 0; n < N; n++) {
             Lane& lane = lanes[n];
-            lane.f = draw(1, n, t);
+            lane.f = draw(1, n);
             lane.c = lane.c_now;
             prefetch(past(0, lane.c, 0, 0)), prefetch(past(1, lane.f, 0, 0));
-            emit(n, t);
+            emit(lane);
         }
         const auto x = space.x[0];
         space.x[0] = space.x[1], space.x[1] = x;
@@ -212,10 +234,13 @@ struct Loop {
         p[0] = (uint8_t)lane.c, p[1] = (uint8_t)lane.f;
     }
 
-    INLINE void emit(int n, int64_t t) {
-        Lane& lane = lanes[n];
+    INLINE void emit(Lane& lane) {
+        const int64_t at = lane.place;
+        if constexpr (SUBSCALE) {
+            if (!lane.idle) put_code(call.codes + 2 * at, lane);
+            return;
+        }
         lane.sample++;
-        const int64_t at = lane.row * call.samples + t;
         // x[t] = y[t] + a x[t - 1], the product and the sum rounded apart
         const double y = (256 * lane.c + lane.f - 32768) * 0x1p-15;
         lane.memory = y + m.pre_emphasis * lane.memory;
@@ -235,7 +260,7 @@ struct Loop {
     }
 
     static void run(const wavernn_model& model, const wavernn_call& call) {
-        Loop loop(model, call);
+        Loop loop(model, call, call.workspace);
         loop.enter();
         loop.clock.start();
         for (int64_t t = 0; t < call.samples; t++) loop.step(t);

@@ -19,6 +19,8 @@ struct Isa {
     const char* name;
     void (*run)(const wavernn_model&, const wavernn_call&);
     uint64_t (*workspace_bytes)(const wavernn_model&, int32_t lanes, int32_t ranks);
+    void (*run_utterance)(const wavernn_model&, const wavernn_context&, const wavernn_utterance&);
+    uint64_t (*utterance_bytes)(const wavernn_model&, const wavernn_context&, int rank, int ranks);
     double (*read_rate)(const void* buffer, int64_t bytes, int64_t passes);
     double (*multiply_rate)(int32_t format, int64_t rounds);
 };

@@ -40,6 +40,7 @@ class Synthesizer:
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
+        check.check_plain(checkpoint.config.model)
         self.device = torch.device(device)
         if kernel is None or isinstance(kernel, str):
             self.kernel, why = choose(checkpoint, self.device, format, kernel)

@@ -32,7 +32,7 @@ def desk(tmp_path, monkeypatch):
             soundfile.write(tmp_path / folder / f"{name}.wav", noise_T, 22_050)
     (tmp_path / "text").write_text("hello")
     (tmp_path / "grid.toml").write_text(GRID)
-    (tmp_path / "subscale.toml").write_text('recipe = "tiny"\n[[grid]]\naxes.subscale = [8]')
+    (tmp_path / "subscale.toml").write_text('recipe = "tiny"\n[[grid]]\naxes.subscale = [7]')
     (tmp_path / "binary.toml").write_bytes(b"\xff\x00")
     return tmp_path
 
@@ -83,7 +83,7 @@ def test_without_a_rate_the_machine_is_measured(desk, wavernn):
         ("good --data good --out out", "can't read grid good: Is a directory"),
         ("text --data good --out out", "grid text is not valid TOML: "),
         ("binary.toml --data good --out out", "grid binary.toml is not valid TOML: "),
-        ("subscale.toml --data good --out out", "run subscale8: model.subscale must be 1 in this"),
+        ("subscale.toml --data good --out out", "run subscale7: model.subscale must divide"),
         ("grid.toml --data gone --out out", "but gone doesn't exist; give a folder"),
         ("grid.toml --data text --out out", "but text is a file; give a folder"),
         ("grid.toml --data empty --out out", "empty holds no recordings; expected files that"),

@@ -105,6 +105,14 @@ def test_lookahead_is_the_furthest_that_a_stream_runs_ahead(U, F, L):
     assert max(np.array(newest) - np.arange(L)) == order.lookahead_samples
 
 
+@given(factors, horizons, st.integers(0, 300))
+def test_what_is_made_in_order_is_what_is_due(U, F, ticks):
+    order = Order(U, F)
+    made = order.made(ticks)
+    assert all(order.due(n) < ticks for n in range(max(made - 2 * U, 0), made))
+    assert order.due(made) >= ticks
+
+
 @given(horizons, lengths)
 def test_one_sub_tensor_is_the_plain_model(F, L):
     order = Order(1, F)
@@ -139,6 +147,7 @@ def test_lanes_without_a_sample_are_marked():
         (lambda: Order(4, 1).tick(-1), "a sample must not be negative, got -1"),
         (lambda: Order(4, 1).samples_at(-2), "a tick must not be negative, got -2"),
         (lambda: Order(4, 1).samples_at(0, -3), "the number of samples must not be negative"),
+        (lambda: Order(4, 1).made(-1), "the number of ticks must not be negative, got -1"),
         (lambda: Order(4, 1).ticks(-1), "the number of samples must not be negative, got -1"),
         (lambda: Order(4, 1).visible(-1), "the number of samples must not be negative, got -1"),
     ],

@@ -1,0 +1,71 @@
+"""The context of a subscale voice laid out for the native engine; see `csrc/api.h`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from wavernn.checkpoint import Checkpoint
+from wavernn.context import features
+from wavernn.kernels.pack import GATE_SCALE_3, GROUP, Packed, kind, pack_matrix, padded
+from wavernn.model import LEVELS
+
+
+def pack_context(voice: Checkpoint, format: str) -> Packed:
+    """Lays out what sub-tensors see of each other: float32, but X in a format of `pack.FORMATS`."""
+    config = voice.config.model
+    w = {name: tensor.double().numpy() for name, tensor in voice.tensors.items()}
+    C, padded_C = config.context_channels, padded(config.context_channels)
+    more = padded_C - C
+    # phi of a coarse byte, and what a unit of the fine one adds to it: it's linear in that
+    rows_QE = voice.tensors["rows"][0].double()
+    code_Q2 = torch.stack((torch.arange(LEVELS), torch.zeros(LEVELS, dtype=torch.long)), dim=-1)
+    phi_QE = features(code_Q2, rows_QE)
+    unit_E = features(torch.tensor([0, 1]), rows_QE) - features(torch.tensor([0, 0]), rows_QE)
+    # the last tap is d = 1
+    W_dCE = w["context.enter.weight"][:, :, ::-1].transpose(2, 0, 1)
+    coarse_dQC = phi_QE.numpy() @ W_dCE.transpose(0, 2, 1)
+    arrays = {
+        "coarse": np.pad(coarse_dQC, ((0, 0), (0, 0), (0, more))),
+        "fine": np.pad(W_dCE @ unit_E.numpy(), ((0, 0), (0, more))),
+        "lanes": np.pad(w["context.lanes"], ((0, 0), (0, more))),
+    }
+    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+    matrices = {
+        name: pack_matrix(weight, kind(format, name), True)
+        for name, weight in _rows_of_X(voice).items()
+        if name.startswith("candidate")
+    }
+    for layer in range(config.context_layers):
+        V_CC2 = np.pad(w[f"context.layers.{layer}.weight"], ((0, more), (0, more), (0, 0)))
+        bias_C = np.pad(w[f"context.layers.{layer}.bias"], (0, more))
+        taps = np.concatenate((V_CC2[:, :, 0], V_CC2[:, :, 1]), axis=1)
+        matrices[f"taps{layer}"] = pack_matrix(taps, "floats", True, bias_C)
+    arrays |= {f"{m}.{name}": array for m, part in matrices.items() for name, array in part.items()}
+    header = {
+        "factor": config.subscale,
+        "horizon": config.subscale_horizon,
+        "layers": config.context_layers,
+        "channels": padded_C,
+    }
+    return Packed(arrays, header)
+
+
+def columns_beside_R(voice: Checkpoint) -> dict[str, np.ndarray]:
+    """X's rows of u and r, to stand beside R's in the matrices of those names."""
+    return {k: rows for k, rows in _rows_of_X(voice).items() if k.startswith("gates")}
+
+
+def _rows_of_X(voice: Checkpoint) -> dict[str, np.ndarray]:
+    """X by the names of the matrices of R and in the order of their rows: [rows, C], float64."""
+    X_GC = voice.tensors["X"].double().numpy()
+    G, C = X_GC.shape
+    units = G // 6
+    half = padded(units)
+    X = X_GC.reshape(3, 2, units, C) * GATE_SCALE_3[:, None, None, None]
+    X = np.pad(X, ((0, 0), (0, 0), (0, half - units), (0, padded(C) - C)))
+    X = X.reshape(3, 2, half // GROUP, GROUP, padded(C))
+    gates, candidate = X[:2].transpose(1, 2, 0, 3, 4), X[2]
+    parts = {f"gates{k}": gates[k] for k in range(2)}
+    parts |= {f"candidate{k}": candidate[k] for k in range(2)}
+    return {name: part.reshape(-1, padded(C)) for name, part in parts.items()}

@@ -33,7 +33,7 @@ def tone(seconds, hz, rate_hz=22_050):
 
 @pytest.fixture
 def desk(tmp_path):
-    """A folder that looks like the checkout, with a clip and recordings that the pages speak of."""
+    """A folder that looks like the checkout, with what the pages speak of: a clip, recordings."""
     for entry in ROOT.iterdir():
         if entry.name not in (".git", "runs"):
             (tmp_path / entry.name).symlink_to(entry)
@@ -41,6 +41,7 @@ def desk(tmp_path):
     (tmp_path / "recordings").mkdir()
     for hz in (150, 200, 250, 300):
         write_audio(tmp_path / "recordings" / f"{hz}.wav", tone(1.0, hz), 22_050)
+        (tmp_path / "recordings" / f"{hz}.txt").write_text("A tone.")
     return tmp_path
 
 

@@ -53,7 +53,7 @@ def _names_one_of(name: str, others: list[str]) -> bool:
     return any(path.endswith(f"/{other}") or f"/{other}".endswith(path) for other in others)
 
 
-def _spread(count: int, of: int) -> list[int]:
+def spread(count: int, of: int) -> list[int]:
     """Indices of at most `count` items spread over `of`."""
     count = min(count, of)
     return [int((i + 0.5) * of / count) for i in range(count)]
@@ -95,7 +95,7 @@ def evaluate(
     if html is not None:
         pages.check_target(html)
     if keep is not None:
-        _make_folder(keep)
+        make_folder(keep)
     for sentence in (*missing_metrics(), *(other_vocoders.missing() if baselines else ())):
         log.warning("%s", sentence)
     bits = {
@@ -111,7 +111,7 @@ def evaluate(
         recordings,
         features,
         voice.config.mel,
-        _spread(clips, len(features.names)),
+        spread(clips, len(features.names)),
         texts,
         keep,
         page.add if page is not None else None,
@@ -182,7 +182,8 @@ def _speaker(vocoder: Vocoder, seed: int, temperature: float) -> Speaker:
     return lambda mel_NM, samples_T: vocoder.synthesize(mel_NM, seed, temperature)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes a folder for what is to be kept; raises DataError where it can't."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -14,7 +14,7 @@ from wavernn.audio import read_audio, resample, write_audio
 from wavernn.errors import DataError
 from wavernn.narration import Narrator
 from wavernn.synthesis import recording_mel
-from wavernn.train.evaluate import _make_folder, _spread, choose
+from wavernn.train.evaluate import choose, make_folder, spread
 from wavernn.train.intelligibility import LOWEST_FIT, RATE_HZ, Aligner, missing_aligner
 from wavernn.train.transcripts import find_transcripts
 from wavernn.vocoder import Vocoder
@@ -106,12 +106,12 @@ def evaluate_text(
     if not names:
         raise DataError(f"{data} holds no transcripts; expected a metadata.csv or NAME.txt files")
     if keep is not None:
-        _make_folder(keep)
+        make_folder(keep)
 
     def speak(text: str) -> np.ndarray:
         return np.concatenate(list(vocoder.stream(narrator.frames(text), seed, temperature)))
 
-    chosen = [names[i] for i in _spread(clips, len(names))]
+    chosen = [names[i] for i in spread(clips, len(names))]
     result = {"clips": len(chosen)} | _word_error_rates(
         {name: (recordings[name], texts[name]) for name in chosen},
         vocoder,

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from wavernn.acoustic_config import AcousticModelConfig
 from wavernn.config import MelConfig
+from wavernn.symbols import STRESSES
 
 # dilations that the decoder's layers take in turn
 DILATIONS = (1, 2, 4)
-STRESSES = 3
 # of one token, so that a bad prediction can't ask for an hour of it
 LONGEST_FRAMES = 200
 # semitones of one unit of log-frequency
@@ -69,7 +69,7 @@ class Rows(nn.Module):
     def __init__(self, channels: int, symbols: int, speakers: int) -> None:
         super().__init__()
         self.symbol = nn.Embedding(symbols, channels)
-        self.stress = nn.Embedding(STRESSES, channels)
+        self.stress = nn.Embedding(len(STRESSES), channels)
         self.speaker = nn.Embedding(speakers, channels)
 
     def forward(self, ids_BJ2: Tensor, speaker_B: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Phones of American English from gruut's lexicon, tagger and letter-to-sound model.
 
-Only its data package is read, `gruut_lang_en`: gruut's own pipeline takes 100 ms a sentence. The
+Only its data package is read, `gruut_lang_en`: gruut's own pipeline is much slower. The
 features of both models are those they were trained on (gruut 2.4, `pos.py` and `g2p.py`).
 """
 

@@ -147,7 +147,10 @@ def _load_source(path: Path | None, config: Config) -> Checkpoint | None:
     if path is None:
         return None
     source = checkpoint.load(path)
-    has, wants = ({"model": vars(c.model), "mel": vars(c.mel)} for c in (source.config, config))
+    has, wants = (
+        {part: table[part] for part in ("model", "mel")}
+        for table in (source.config.to_dict(), config.to_dict())
+    )
     if has != wants:
         key, old, new = first_difference(has, wants)
         raise TrainingError(

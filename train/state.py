@@ -150,8 +150,9 @@ def read_body(path: Path, config: Config) -> dict[str, Any]:
         raise TrainingError(
             f"{path.parent} was trained by another version of this program: {error}"
         ) from None
-    if saved != config:
-        key, old, new = first_difference(saved.to_dict(), config.to_dict())
+    was, now = saved.to_dict(), config.to_dict()
+    if was != now:
+        key, old, new = first_difference(was, now)
         raise TrainingError(
             f"{path.parent} was trained with another configuration: {key} was {old}, now {new}; "
             "resume with the same recipe and --set, or choose a new --out"

@@ -260,7 +260,8 @@ def _branch(run: Run, found: str, settings: Settings, more: Settings, runs: dict
     """The run as a branch of a dense parent, which is added to `runs` unless it's there."""
     dense = {f"prune.density.{name}": 1.0 for name in run.config.prune.density}
     kept = {key: value for key, value in settings.items() if not key.startswith("prune.")}
-    point = f"parent-h{run.config.model.hidden}"
+    model = run.config.model
+    point = f"parent-h{model.hidden}" + (f"-u{model.subscale}" if model.subscale > 1 else "")
     # the recipe's own densities, if it has any, are the only ones left to undo
     own = recipe.load(found).prune.density
     undone = {key: value for key, value in dense.items() if key.rpartition(".")[2] in own}

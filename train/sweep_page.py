@@ -9,6 +9,7 @@ from wavernn.train.sweep_grid import Plan
 from wavernn.train.sweep_plots import (
     bits_against_nonzeros,
     bits_against_sparsity,
+    bits_and_speed_against_subscale,
     density_of_matrices,
     quality_against_speed,
 )
@@ -16,6 +17,7 @@ from wavernn.train.sweep_table import CSV, Point, Row, points
 
 # column, heading, digits after the point
 COLUMNS = (
+    ("subscale", "subscale", 0),
     ("nonzeros", "non-zeros", 0),
     ("bits_per_sample", "bits/sample", 3),
     ("bits_coarse", "coarse", 3),
@@ -55,6 +57,9 @@ def page(plan: Plan, rows: Sequence[Row]) -> str:
     equal = bits_against_sparsity(ends)
     if equal is not None:
         parts += ["<h2>Bits per sample against sparsity at equal non-zeros</h2>", equal]
+    factors = bits_and_speed_against_subscale(ends)
+    if factors is not None:
+        parts += ["<h2>Bits per sample and speed against the subscale factor</h2>", factors]
     parts += [
         "<h2>Quality against speed</h2>",
         "<p>Copy synthesis of held-out clips; the line joins the points that no other beats in "
@@ -107,5 +112,5 @@ def _cell(point: Point, column: str, digits: int) -> str:
     value, deviation = point.mean(column), point.deviation(column)
     if value is None:
         return ""
-    bars = f" ± {deviation:.{digits}f}" if deviation and column not in ("nonzeros",) else ""
+    bars = f" ± {deviation:.{digits}f}" if deviation and column != "nonzeros" else ""
     return f"{value:.{digits}f}{bars}"

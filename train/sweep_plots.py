@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from wavernn.config import PRUNABLE
+from wavernn.config import PRUNABLE, PRUNABLE_CONTEXT
 from wavernn.train.sweep_table import Point, budgets, front
 
 # column, label, whether higher is better
@@ -109,6 +109,32 @@ def bits_against_sparsity(points: Sequence[Point]) -> str | None:
     return _svg(figure)
 
 
+def bits_and_speed_against_subscale(points: Sequence[Point]) -> str | None:
+    """Bits/sample and the real-time factor against U; None where all points have one U."""
+    if len({p.subscale for p in points}) < 2:
+        return None
+    lines: dict[str, list[tuple[float, Point]]] = {}
+    for point in sorted(points, key=lambda p: p.subscale):
+        sparsity = "" if point.shape == "dense" else f", {point.sparsity} %"
+        label = f"H = {point['hidden']}, {point.shape}{sparsity}, {point['format']}"
+        lines.setdefault(label, []).append((float(point.subscale), point))
+    figure = Figure((12, 4.2))
+    panels = figure.subplots(1, 2)
+    labels = ("bits per sample, held-out clips", "real-time factor")
+    for axes, column, label in zip(
+        panels, ("bits_per_sample", "realtime_factor"), labels, strict=True
+    ):
+        for index, (name, placed) in enumerate(lines.items()):
+            _series(axes, name, placed, column, index)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("subscale factor U")
+        axes.set_ylabel(label)
+    panels[0].legend(fontsize="small")
+    figure.tight_layout()
+    return _svg(figure)
+
+
 def quality_against_speed(points: Sequence[Point]) -> str:
     """Each metric of copy synthesis against the real-time factor, with the Pareto front."""
     figure = Figure((14, 4.2))
@@ -150,9 +176,10 @@ def density_of_matrices(points: Sequence[Point]) -> str:
     """The share of weights that is left in each gate and head, by point."""
     figure = Figure((max(6.0, 0.35 * len(points) + 2), 4))
     axes = figure.subplots()
-    for index, name in enumerate(PRUNABLE):
+    names = [*PRUNABLE, *(PRUNABLE_CONTEXT if any(p.subscale > 1 for p in points) else ())]
+    for index, name in enumerate(names):
         # side by side, since the gates are often equally dense
-        shift = (index - len(PRUNABLE) / 2) / 10
+        shift = (index - len(names) / 2) / (len(names) + 3)
         placed = [(x + shift, point) for x, point in enumerate(points)]
         _series(axes, name, placed, f"density_{name}", index, line="")
     if points:

@@ -166,6 +166,7 @@ def _identity(run: Run, folder: Path, parent: str | None, voice: Checkpoint) -> 
         "samples": run.samples,
         "skipped_steps": provenance["skipped_steps"],
         "hidden": config.model.hidden,
+        "subscale": config.model.subscale,
         "block": f"{prune.block_rows}x{prune.block_columns}",
         "balanced": prune.balanced,
         "nonzeros": sum(int(torch.count_nonzero(w)) for w in matrices.values()),

@@ -43,7 +43,7 @@ class Point:
         return self.rows[0][column]
 
     def mean(self, column: str) -> float | None:
-        """The mean over the seeds that have a value."""
+        """The mean over the seeds that have a value, None where none has."""
         values = self._values(column)
         return mean(values) if values else None
 
@@ -53,7 +53,12 @@ class Point:
         return stdev(values) if len(values) > 1 else 0.0
 
     def _values(self, column: str) -> list[float]:
-        return [float(row[column]) for row in self.rows if row[column] is not None]
+        return [float(row[column]) for row in self.rows if row.get(column) is not None]
+
+    @property
+    def subscale(self) -> int:
+        """The factor U."""
+        return int(self.rows[0].get("subscale", 1))
 
     @property
     def sparsity(self) -> int:

@@ -1,0 +1,69 @@
+import csv
+import math
+
+import pytest
+
+pytest.importorskip("optuna")
+pytest.importorskip("matplotlib")
+
+from wavernn.train.sweep import sweep
+from wavernn.train.sweep_grid import load
+from wavernn.train.sweep_plots import bits_and_speed_against_subscale
+from wavernn.train.sweep_table import points
+
+GRID = """
+recipe = "quick.toml"
+parent.set = { steps = 2 }
+evaluate = { clips = 1, seconds_per_clip = 0.05 }
+[set]
+hidden = 32
+steps = 3
+prune = { start_step = 0, ramp_steps = 2, every_steps = 1 }
+model = { context_channels = 16, subscale_horizon = 1, context_layers = 2 }
+[[grid]]
+axes = { subscale = [1, 4], density = [1.0, 0.5] }
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, recipe_path, data):
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "quick.toml").write_bytes(recipe_path.read_bytes())
+    (folder / "grid.toml").write_text(GRID, encoding="utf-8")
+    sweep(load(folder / "grid.toml"), data, folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def rows(swept):
+    with open(swept / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_subscale_voices_are_rows_like_others(rows):
+    named = {row["run"]: row for row in rows}
+    assert [row["subscale"] for row in rows] == ["1", "4", "1", "1", "4", "4"]
+    assert named["subscale4-density0.5"]["parent"] == "parent-h32-u4-seed0"
+    assert named["subscale1-density0.5"]["parent"] == "parent-h32-seed0"
+    for row in rows:
+        assert 0 < float(row["bits_per_sample"]) < 17
+        assert float(row["realtime_factor"]) > 0
+        assert math.isfinite(float(row["mel_l1"]))
+
+
+def test_what_brings_the_context_in_is_pruned_and_told(rows):
+    named = {row["run"]: row for row in rows}
+    assert named["subscale4-density0.5"]["density_X_u"] == "1.0"
+    # a plain voice has no such matrix
+    assert named["subscale1-density0.5"]["density_X_u"] == ""
+
+
+def test_the_report_draws_bits_and_speed_over_the_factor(swept):
+    page = (swept / "report.html").read_text(encoding="utf-8")
+    assert "Bits per sample and speed against the subscale factor" in page
+    assert "subscale factor U" in page
+
+
+def test_one_factor_is_no_plot(rows):
+    plain = [{**row, "density": float(row["density"])} for row in rows if row["subscale"] == "1"]
+    assert bits_and_speed_against_subscale(points(plain)) is None

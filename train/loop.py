@@ -91,7 +91,7 @@ def _train(session: Session) -> None:
             norm = float(torch.nn.utils.clip_grad_norm_(learnt, settings.clip))
             rate = learning_rate(state.step, settings)
             for group in state.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             if math.isfinite(norm):
                 state.optimizer.step()
                 bad_in_a_row = 0

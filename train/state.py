@@ -24,6 +24,9 @@ from wavernn.train.sampler import Lanes
 
 FORMAT, VERSION = "wavernn-run", "1"
 
+# what a sample sees of its neighbours must get through X, which at the others' rate lags behind
+SHARE_OF_X = 5.0
+
 
 @dataclass
 class RunState:
@@ -49,12 +52,11 @@ class RunState:
     def start(cls, config: Config, model: WaveRNN, lanes: Lanes) -> RunState:
         """A run at step 0 with the weights that `model` has."""
         train = config.train
-        learnt = [p for p in model.parameters() if p.requires_grad]
         device = model.R.device
         return cls(
             config=config,
             model=model,
-            optimizer=torch.optim.Adam(learnt, lr=train.learning_rate),
+            optimizer=torch.optim.Adam(_groups(model), lr=train.learning_rate),
             pruner=Pruner(model.matrices(), config.prune),
             lanes=lanes,
             ema={name: value.detach().clone() for name, value in model.state_dict().items()},
@@ -133,6 +135,14 @@ class RunState:
         # a save of before there was an origin is of the data that is there
         self.origin |= body.get("origin", {})
         self.step, self.skipped, self.history = body["step"], body["skipped"], body["history"]
+
+
+def _groups(model: WaveRNN) -> list[dict[str, Any]]:
+    """The weights that learn, by the `share` of the learning rate that they have."""
+    learnt = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    context = [learnt.pop("X")] if "X" in learnt else []
+    groups = [{"params": list(learnt.values()), "share": 1.0}]
+    return [*groups, {"params": context, "share": SHARE_OF_X}] if context else groups
 
 
 def read_body(path: Path, config: Config) -> dict[str, Any]:

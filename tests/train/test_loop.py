@@ -61,6 +61,31 @@ def test_the_optimizer_runs_at_the_scheduled_rate(runs, quick):
     ]
 
 
+def test_what_brings_the_context_in_learns_faster(runs, monkeypatch):
+    moved = {}
+    step = torch.optim.Adam.step
+
+    def spy(self, *args, **kwargs):
+        weights = [p for group in self.param_groups for p in group["params"]]
+        before = [p.detach().clone() for p in weights]
+        step(self, *args, **kwargs)
+        largest = [
+            float((p.detach() - old).abs().max()) for p, old in zip(weights, before, strict=True)
+        ]
+        moved.update(zip((id(p) for p in weights), largest, strict=True))
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    models = []
+    watch = Watch()
+    watch.stepped = lambda state, *rest: models.append(state.model)
+    settings = ("model.subscale=4", "model.context_channels=16", "train.steps=1")
+    runs.train("a", *settings, "train.warmup_steps=0", "train.learning_rate=1e-3", report=watch)
+    # Adam's first step moves a weight by the rate, whatever its gradient
+    assert moved[id(models[0].R)] == pytest.approx(1e-3, rel=1e-3)
+    assert moved[id(models[0].X)] == pytest.approx(5e-3, rel=1e-3)
+    assert len(moved) == len(list(models[0].parameters()))
+
+
 def test_gradients_are_cut_to_the_clip(runs, monkeypatch):
     seen = []
     step = torch.optim.Adam.step

@@ -74,7 +74,9 @@ def bits_per_sample(
     """Scores clips in float32, each from its start with a zero state.
 
     Returns bits/sample: `bits_per_sample`, `bits_coarse`, `bits_fine`, and the sum again for
-    frames of silence and voiced frames alone (`bits_silence`, `bits_voiced`, where there are any).
+    frames of silence and voiced frames alone (`bits_silence`, `bits_voiced`, where there are any)
+    and for the first and the last sub-tensor of a subscale voice (`bits_first_lane`,
+    `bits_last_lane`): the first predicts from its own past alone, the last interpolates.
     """
     was_training = model.training
     model.eval()
@@ -84,6 +86,8 @@ def bits_per_sample(
     frames = np.minimum(features.frames[clips], most).astype(np.int64)
     # of coarse and fine, and how many samples, by label
     bits_2L, count_L = np.zeros((2, 3)), np.zeros(3)
+    U = model.config.subscale
+    bits_U = np.zeros(U)
     for start in range(0, len(clips), CLIPS):
         progress(start, len(clips))
         some = slice(start, start + CLIPS)
@@ -91,6 +95,7 @@ def bits_per_sample(
             for half in (0, 1):
                 bits_2L[half] += np.bincount(label_T, nats_T2[:, half], minlength=3) / math.log(2)
             count_L += np.bincount(label_T, minlength=3)
+            bits_U += nats_T2.reshape(-1, U, 2).sum((0, 2)) / math.log(2)
     progress(len(clips), len(clips))
     model.train(was_training)
     coarse, fine = bits_2L.sum(1) / count_L.sum()
@@ -98,6 +103,9 @@ def bits_per_sample(
     for name, label in (("bits_silence", SILENCE), ("bits_voiced", VOICED)):
         if count_L[label]:
             result[name] = bits_2L[:, label].sum() / count_L[label]
+    if U > 1:
+        each = count_L.sum() / U
+        result |= {"bits_first_lane": bits_U[0] / each, "bits_last_lane": bits_U[-1] / each}
     return {key: float(value) for key, value in result.items()}
 
 

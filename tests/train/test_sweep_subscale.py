@@ -1,15 +1,21 @@
 import csv
 import math
 
+import numpy as np
 import pytest
 
 pytest.importorskip("optuna")
 pytest.importorskip("matplotlib")
 
+from wavernn import checkpoint
+from wavernn.train.evaluate import choose
+from wavernn.train.features import build
 from wavernn.train.sweep import sweep
+from wavernn.train.sweep_bits import engine_bits
 from wavernn.train.sweep_grid import load
 from wavernn.train.sweep_plots import bits_and_speed_against_subscale
 from wavernn.train.sweep_table import points
+from wavernn.train.validate import bits_per_sample, make_slices
 
 GRID = """
 recipe = "quick.toml"
@@ -67,3 +73,18 @@ def test_the_report_draws_bits_and_speed_over_the_factor(swept):
 def test_one_factor_is_no_plot(rows):
     plain = [{**row, "density": float(row["density"])} for row in rows if row["subscale"] == "1"]
     assert bits_and_speed_against_subscale(points(plain)) is None
+
+
+def test_an_engine_scores_what_torch_scores(swept, data):
+    folder = next((swept / "runs").glob("subscale4-density0.5-*"))
+    voice = checkpoint.load(folder / "checkpoint.safetensors")
+    features = build(choose(voice, data, False), swept / "features", voice.config)
+    model = voice.model()
+    slices = make_slices(features, model, voice.tensors["R"].device)
+    # the cut ends in the midst of a clip, whose next samples are seen from before it
+    for seconds in (0.1, 1e9):
+        expected = bits_per_sample(model, features, slices, np.arange(2), seconds)
+        scored = engine_bits(voice, "reference", None, features, seconds)
+        assert scored.keys() == expected.keys() | {"bits_silence", "bits_voiced"}
+        for key in ("bits_per_sample", "bits_coarse", "bits_fine"):
+            assert scored[key] == pytest.approx(expected[key], abs=1e-4)

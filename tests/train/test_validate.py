@@ -138,3 +138,28 @@ def test_flac_bits_are_those_of_files(tmp_path, data, features):
         size += (tmp_path / f"{clip}.flac").stat().st_size
         samples += len(padded_T)
     assert flac_bits(features, np.array([2, 6])) == pytest.approx(8 * size / samples)
+
+
+def test_bits_of_the_first_and_the_last_sub_tensor_are_told(features, quick):
+    torch.manual_seed(2)
+    config = quick("model.subscale=4", "model.context_channels=16")
+    model = WaveRNN(config.model, config.mel)
+    for layer in (model.O2, model.O4):
+        torch.nn.init.normal_(layer.weight)
+    N = int(features.frames[3])
+    slices = make_slices(features, model, CPU)
+    batch = slices.cut(np.array([3]), np.array([0]), np.array([False]), N)
+    h_BH = torch.zeros(1, config.model.state_size)
+    with torch.no_grad():
+        coarse_TBQ, fine_TBQ, _ = model(
+            batch.mel_BNM, batch.previous_BT2, batch.codes_BT2, h_BH, around_BW3=batch.around_BW3
+        )
+    rows = torch.arange(N * 64)
+    bits_T = sum(
+        -torch.log_softmax(logits_TBQ[:, 0].double(), -1)[rows, batch.codes_BT2[0, :, i]]
+        for i, logits_TBQ in enumerate((coarse_TBQ, fine_TBQ))
+    ) / math.log(2)
+    result = score(model, features, np.array([3]))
+    assert result["bits_per_sample"] == pytest.approx(float(bits_T.mean()), rel=1e-5)
+    assert result["bits_first_lane"] == pytest.approx(float(bits_T[0::4].mean()), rel=1e-5)
+    assert result["bits_last_lane"] == pytest.approx(float(bits_T[3::4].mean()), rel=1e-5)

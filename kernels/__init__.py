@@ -25,10 +25,15 @@ BACKENDS = {
     "reference": "wavernn.kernels.reference",
 }
 
-# the same for subscale voices
+# the same for subscale voices, and for those that make two samples a step
 SUBSCALE_BACKENDS = {
     "cpu": "wavernn.kernels.cpu_subscale",
     "reference": "wavernn.kernels.reference_subscale",
+}
+
+FUSED_BACKENDS = {
+    "cpu": "wavernn.kernels.cpu_fused",
+    "reference": "wavernn.kernels.reference_fused",
 }
 
 
@@ -135,16 +140,16 @@ class SubscaleSynthesizer(Protocol):
         """Puts the utterance back to its start: zero states, silence before it."""
 
 
-def unavailable(name: str, subscale: int = 1) -> str | None:
-    """Says why a backend can't run a voice of this subscale here, or None if it can.
+def unavailable(name: str, subscale: int = 1, fused: int = 1) -> str | None:
+    """Says why a backend can't run a voice of this kind here, or None if it can.
 
     Raises BackendUnavailable for a name that isn't in BACKENDS.
     """
     if name not in BACKENDS:
         raise BackendUnavailable(f"unknown backend {name}; known: {', '.join(BACKENDS)}, auto")
-    modules = BACKENDS if subscale == 1 else SUBSCALE_BACKENDS
+    kind, modules = _modules(subscale, fused)
     if name not in modules:
-        return f"the {name} engine doesn't run subscale voices; use {' or '.join(modules)}"
+        return f"the {name} engine doesn't run {kind} voices; use {' or '.join(modules)}"
     try:
         module = importlib.import_module(modules[name])
     except ModuleNotFoundError as error:
@@ -165,24 +170,32 @@ def load(name: str) -> type[Synthesizer]:
     return synthesizer
 
 
-def load_subscale(name: str, subscale: int) -> type[SubscaleSynthesizer]:
-    """Does what `load` does for voices of a subscale above 1."""
-    module = importlib.import_module(SUBSCALE_BACKENDS[_choose(name, subscale)])
+def load_subscale(name: str, subscale: int, fused: int = 1) -> type[SubscaleSynthesizer]:
+    """Does what `load` does for voices of a subscale above 1, and for fused ones."""
+    _, modules = _modules(subscale, fused)
+    module = importlib.import_module(modules[_choose(name, subscale, fused)])
     synthesizer: type[SubscaleSynthesizer] = module.Synthesizer
     return synthesizer
 
 
-def _choose(name: str, subscale: int) -> str:
+def _modules(subscale: int, fused: int) -> tuple[str, dict[str, str]]:
+    """What a kind of voice is called, and the modules that run it."""
+    if fused > 1:
+        return "fused", FUSED_BACKENDS
+    return ("subscale", SUBSCALE_BACKENDS) if subscale > 1 else ("plain", BACKENDS)
+
+
+def _choose(name: str, subscale: int, fused: int = 1) -> str:
     if name == "auto":
         reasons: dict[str, str] = {}
         for candidate in BACKENDS:
-            reason = unavailable(candidate, subscale)
+            reason = unavailable(candidate, subscale, fused)
             if reason is None:
                 others = "".join(f"; not {k}: {v}" for k, v in reasons.items())
                 log.info("backend %s%s", candidate, others)
                 return candidate
             reasons[candidate] = reason
-    reason = unavailable(name, subscale)
+    reason = unavailable(name, subscale, fused)
     if reason is not None:
         raise BackendUnavailable(reason)
     return name

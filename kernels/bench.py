@@ -19,11 +19,12 @@ from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import Conditioning
 from wavernn.config import Config
+from wavernn.fused import network
 from wavernn.kernels import check
-from wavernn.model import WaveRNN
 from wavernn.rng import uniforms
 from wavernn.source import commit
 from wavernn.sparse import block_mask
+from wavernn.subscale import Order
 
 CHUNK_MS = 10.0
 
@@ -31,7 +32,7 @@ CHUNK_MS = 10.0
 def random_voice(config: Config) -> Checkpoint:
     """A voice of a recipe with random weights, its pruned matrices at their final density."""
     torch.manual_seed(0)
-    model = WaveRNN(config.model, config.mel)
+    model = network(config.model, config.mel)
     for name, weight in model.matrices().items():
         density = config.prune.density.get(name, 1.0)
         if density < 1:
@@ -81,7 +82,7 @@ def bench(
     The native engine runs windows of about 2 ms (`bench_cpu`), a GPU long runs (`bench_gpu`), the
     reference chunks of 10 ms of `streams` streams, `seconds` of audio each.
     """
-    if voice.config.model.subscale > 1:
+    if Order.of(voice.config.model).factor > 1:
         from wavernn.kernels import bench_subscale
 
         if streams > 1:

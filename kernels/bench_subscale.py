@@ -1,4 +1,4 @@
-"""Speed of one utterance: a subscale voice in windows of about 2 ms, beside others of its size.
+"""Speed of one utterance: subscale and fused voices in windows of about 2 ms, beside a plain one.
 
 All lanes are at work, so the rate is that of the middle of an utterance; its start and its end
 have idle lanes, for `Order.lookahead_samples` in all. Whatever else runs on a machine makes some
@@ -33,14 +33,14 @@ class Stream:
 
     def __init__(self, voice: Checkpoint, backend: str, format: str | None, threads: int) -> None:
         self.voice, model = voice, voice.config.model
-        self.hop, self.subscale = model.conditioning_hop_samples, model.subscale
+        self.hop, self.factor = model.conditioning_hop_samples, Order.of(model).factor
         # whole rows, so that every window begins with one
         self.samples = self.hop
         self.gates_NG = bench_cpu.gate_rows(voice, 1, 1)[0]
         self.plain: kernels.Synthesizer | None = None
         self.lanes: kernels.SubscaleSynthesizer | None = None
-        if self.subscale > 1:
-            kind = kernels.load_subscale(backend, self.subscale)
+        if self.factor > 1:
+            kind = kernels.load_subscale(backend, model.subscale, model.fused)
             self.lanes = kind(voice, format, threads)
         else:
             self.plain = kernels.load(backend)(voice, 1, format, threads)
@@ -54,8 +54,7 @@ class Stream:
 
     def begin(self) -> None:
         """Speaks until all lanes are at work."""
-        model = self.voice.config.model
-        ahead = Order(model.subscale, model.subscale_horizon).lookahead_samples
+        ahead = Order.of(self.voice.config.model).lookahead_samples
         for _ in range(ahead // self.samples + 2):
             self.speak()
 
@@ -82,7 +81,7 @@ def measure(
     threads: int = 1,
     windows: int = WINDOWS,
 ) -> dict[str, Any]:
-    """Times one utterance of a voice, plain or subscale, with the keys of `wavernn bench --json`.
+    """Times one utterance of a voice of any kind with the keys of `wavernn bench --json`.
 
     `parts` are microseconds a tick on the native engine with one thread: the convolutions of the
     context are in `draw_us`, X in `gates_us`.
@@ -93,7 +92,7 @@ def measure(
     spent = stream.times(windows)
     p10_ms, p50_ms, p99_ms = (1e3 * np.percentile(spent, [10, 50, 99])).tolist()
     samples_per_s, rate_hz = stream.samples / float(spent.min()), voice.config.mel.rate_hz
-    parts = {"tick_us": 1e6 * model.subscale / samples_per_s}
+    parts = {"tick_us": 1e6 * stream.factor / samples_per_s}
     engine = stream.plain or stream.lanes
     assert engine is not None
     if threads == 1 and isinstance(engine, cpu.Synthesizer | cpu_subscale.Synthesizer):
@@ -105,7 +104,8 @@ def measure(
         "hidden": model.hidden,
         "streams": 1,
         "subscale": model.subscale,
-        "horizon": model.subscale_horizon,
+        "fused": model.fused,
+        "horizon": Order.of(model).horizon,
         "nonzeros": sum(int(torch.count_nonzero(w)) for w in voice.model().matrices().values()),
         "threads": threads,
         "samples_per_s": samples_per_s,
@@ -114,7 +114,7 @@ def measure(
         "p50_ms": p50_ms,
         "p99_ms": p99_ms,
         "chunk_ms": 1e3 * stream.samples / rate_hz,
-        "delay_ms": 1e3 * Order(model.subscale, model.subscale_horizon).lookahead_samples / rate_hz,
+        "delay_ms": 1e3 * Order.of(model).lookahead_samples / rate_hz,
         "parts": parts,
     }
 
@@ -131,17 +131,17 @@ def _parts(
         if spent_s < best_s and engine.ticks is not None:
             best_s, best = spent_s, engine.ticks.astype(np.float64)
     engine.ticks = None
-    tick_us = 1e6 * best_s / stream.samples * stream.subscale * best / best.sum()
+    tick_us = 1e6 * best_s / stream.samples * stream.factor * best / best.sum()
     return {f"{part}_us": float(us) for part, us in zip(PARTS, tick_us, strict=True)}
 
 
 def voices(name: str, context_channels: int = 64) -> Iterator[Checkpoint]:
-    """A recipe with random weights as U = 1, 8 and 16: sparse as it is, and dense."""
+    """A recipe with random weights as U = 1, 8 and 16 and fused: sparse as it is, and dense."""
     # at 24 kHz, as all rows are
     config = recipe.load(name, ['mel="24k"', f"model.context_channels={context_channels}"])
     for dense in (False, True):
-        for factor in FACTORS:
-            model = replace(config.model, subscale=factor)
+        for factor, fused in (*((factor, 1) for factor in FACTORS), (1, 2)):
+            model = replace(config.model, subscale=factor, fused=fused)
             wanted = {} if dense else dict(config.prune.density)
             if factor == 1:
                 wanted = {k: v for k, v in wanted.items() if not k.startswith("X_")}
@@ -157,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="subscale-16")
     parser.add_argument("--windows", type=int, default=WINDOWS)
+    parser.add_argument("--only", choices=["subscale", "fused"], help="beside plain voices")
     parser.add_argument("--table", action="store_true", help="Markdown instead of JSON lines")
     given = parser.parse_args()
     if given.table:
@@ -164,17 +165,22 @@ def main() -> None:
         print("|---|---:|---|---:|---:|---:|---:|")
     plain: dict[tuple[Any, ...], float] = {}
     for voice in voices(given.recipe):
+        model = voice.config.model
+        kind = "subscale" if model.subscale > 1 else "fused" if model.fused > 1 else given.only
+        if given.only not in (None, kind):
+            continue
         for format in cpu.FORMATS:
-            for threads in (1, 2):
+            for threads in (1,) if given.only == "fused" else (1, 2):
                 row = measure(voice, "cpu", format, threads, given.windows)
                 key = (row["recipe"], format, threads)
                 rate = row["samples_per_s"]
-                if row["subscale"] == 1:
+                if row["subscale"] == row["fused"] == 1:
                     plain[key] = rate
                 if not given.table:
                     print(json.dumps(row), flush=True)
                     continue
-                cells = (row["recipe"], row["subscale"], format, threads, f"{rate:.0f}")
+                factor = "2 fused" if row["fused"] == 2 else row["subscale"]
+                cells = (row["recipe"], factor, format, threads, f"{rate:.0f}")
                 more = (f"{row['realtime_factor']:.3g}", f"{rate / plain[key]:.2f}")
                 print(f"| {' | '.join(map(str, (*cells, *more)))} |", flush=True)
 

@@ -21,10 +21,11 @@ def _require(condition: bool, expected: str, got: object) -> None:
 
 
 def check_plain(model: ModelConfig) -> None:
-    """Raises BackendUnavailable for a subscale voice, where streams are to be plain ones."""
-    if model.subscale > 1:
+    """Raises BackendUnavailable for subscale and fused voices, where streams are to be plain."""
+    if model.subscale > 1 or model.fused > 1:
+        kind = f"voice of subscale {model.subscale}" if model.fused == 1 else "fused voice"
         raise BackendUnavailable(
-            f"a voice of subscale {model.subscale} is spoken an utterance at a time (wavernn "
+            f"a {kind} is spoken an utterance at a time (wavernn "
             "synth), not as streams side by side; take a voice of subscale 1"
         )
 

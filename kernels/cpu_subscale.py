@@ -25,6 +25,9 @@ class Synthesizer:
     With several threads each has a part of the lanes, and they wait for each other once a tick.
     """
 
+    # logits of a byte
+    levels: tuple[int, ...] = (LEVELS,)
+
     def __init__(
         self,
         checkpoint: Checkpoint,
@@ -117,7 +120,7 @@ class Synthesizer:
         T = check.check_codes(codes_T2[None], 1)
         self.reset()
         self._give(gates_NG, T, codes_T2, True)
-        logits_2TQ = np.empty((2, T, LEVELS), np.float32)
+        logits_2TQ = np.empty((2, T, *self.levels), np.float32)
         self._advance(1.0, {"known": self.utterance.drawn_W2, "logits": logits_2TQ})
         return logits_2TQ[0], logits_2TQ[1]
 

@@ -7,6 +7,7 @@ from wavernn.checkpoint import Checkpoint
 from wavernn.cost import channel_bytes, checkpoint_bytes
 from wavernn.kernels.cpu import LANES
 from wavernn.kernels.pack import FORMATS, GROUP
+from wavernn.kernels.pack_fused import pack_fused
 from wavernn.kernels.packfile import packed
 from wavernn.model import LEVELS
 
@@ -40,6 +41,8 @@ def memory_bytes(voice: Checkpoint, channels: int, lanes: int, format: str = FOR
     the de-emphasis' memory, its temperature, its row twice, and what the conditioner keeps.
     """
     model = voice.config.model
+    if model.fused == 2:
+        return _fused_bytes(voice, channels, format)
     weights = sum(_whole(array.nbytes, 64) for array in packed(voice, format).arrays.values())
     space = workspace_bytes(model.hidden, model.projection, lanes, format)
     state = 4 * 2 * _whole(model.hidden // 2, GROUP) + 2 + 8 + 8 + 4 + 8 + 4
@@ -47,14 +50,28 @@ def memory_bytes(voice: Checkpoint, channels: int, lanes: int, format: str = FOR
     return checkpoint_bytes(voice.config) + weights + space + channels * channel
 
 
+def _fused_bytes(voice: Checkpoint, utterances: int, format: str) -> int:
+    """The same for utterances of a fused voice, each with a workspace of its own."""
+    packed_voice = pack_fused(voice, format)
+    weights = sum(_whole(array.nbytes, 64) for array in packed_voice.arrays.values())
+    H, P = 8 * int(packed_voice.header["part"]), int(packed_voice.header["projection"])
+    # h as bytes and words or as float32, before and after a step; conditioning; what O1 gives; sums
+    # of R h
+    sizes = [4 * H, 2 * H, 4 * H, 2 * H, 4 * 3 * H, 4 * P, 4 * P, 2 * H, H]
+    utterance = sum(_whole(size, 64) for size in sizes) + 4 * H + 8 + channel_bytes(voice.config)
+    return checkpoint_bytes(voice.config) + weights + utterances * utterance
+
+
 def table(voice: Checkpoint, counts: tuple[int, ...] = (1, 4, 16, 64)) -> dict[str, int]:
     """`memory_bytes` by the number of channels, with as many lanes as a loop carries at most."""
     return {str(n): memory_bytes(voice, n, min(n, LANES)) for n in counts}
 
 
-def backends() -> dict[str, str]:
-    """By name, what a backend runs here, or the reason why it can't."""
-    return {name: kernels.unavailable(name) or _runs(name) for name in kernels.BACKENDS}
+def backends(subscale: int = 1, fused: int = 1) -> dict[str, str]:
+    """By name, what a backend runs here of this kind of voice, or the reason why it can't."""
+    return {
+        name: kernels.unavailable(name, subscale, fused) or _runs(name) for name in kernels.BACKENDS
+    }
 
 
 def _runs(name: str) -> str:

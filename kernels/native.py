@@ -25,13 +25,18 @@ import numpy as np
 from wavernn.errors import BackendUnavailable
 from wavernn.kernels.pack import Packed
 
-ABI = 2
+ABI = 3
 # forces an instruction set of `isas()`
 VARIABLE = "WAVERNN_ISA"
 # names another build of the library
 LIBRARY = "WAVERNN_ENGINE"
 PARTS = ("recurrence", "gates", "projection", "quantise", "logits", "softmax", "draw")
 MATRICES = ("gates0", "gates1", "candidate0", "candidate1", "O1", "O2", "O3", "O4")
+FUSED_MATRICES = (
+    *("gates", "candidate"),
+    *(f"{layer}{k}" for layer in ("first", "second") for k in range(4)),
+)
+FUSED_ROWS = ("past", "now", "upper", "fine")
 
 MATRIX_ARRAYS = ("blocks", "columns", "starts", "scale", "correction", "bias")
 
@@ -90,6 +95,19 @@ class Context(ctypes.Structure):
     )
 
 
+class Fused(ctypes.Structure):
+    """`wavernn_fused` of csrc/api.h."""
+
+    _fields_ = (
+        ("abi", c_uint32),
+        ("format", c_uint32),
+        *((name, c_int32) for name in ("units", "part", "projection", "hop")),
+        ("matrices", Matrix * len(FUSED_MATRICES)),
+        *((name, c_void_p) for name in FUSED_ROWS),
+        ("rows_scale", c_float * 3),
+    )
+
+
 class Utterance(ctypes.Structure):
     """`wavernn_utterance` of csrc/api.h."""
 
@@ -142,6 +160,9 @@ def library() -> ctypes.CDLL:
         *(c_char_p, POINTER(Model), POINTER(Context), c_int32, c_int32),
     )
     lib.wavernn_utterance_bytes.restype = c_uint64
+    lib.wavernn_run_fused.argtypes = (c_char_p, POINTER(Fused), POINTER(Utterance))
+    lib.wavernn_fused_bytes.argtypes = (POINTER(Fused),)
+    lib.wavernn_fused_bytes.restype = c_uint64
     lib.wavernn_de_emphasis.argtypes = (c_void_p, c_int64, c_double, c_void_p, c_void_p)
     lib.wavernn_de_emphasis.restype = None
     lib.wavernn_isas.restype = c_char_p
@@ -216,6 +237,19 @@ def context_of(packed: Packed) -> tuple[Context, dict[str, np.ndarray]]:
     for half in range(2):
         _point(context.candidate[half], f"candidate{half}", arrays)
     return context, arrays
+
+
+def fused_of(packed: Packed) -> tuple[Fused, dict[str, np.ndarray]]:
+    """The C form of a packed fused voice, and the arrays that must live as long as it is used."""
+    arrays = together(packed.arrays)
+    sizes = {name: packed.header[name] for name in ("units", "part", "projection", "hop")}
+    fused = Fused(abi=ABI, format=int(packed.header["format"] == "int8"), **sizes)
+    for place, name in enumerate(FUSED_MATRICES):
+        _point(fused.matrices[place], name, arrays)
+    for name in FUSED_ROWS:
+        setattr(fused, name, arrays[name].ctypes.data)
+    fused.rows_scale[:] = arrays["rows_scale"].tolist()
+    return fused, arrays
 
 
 def _point(matrix: Matrix, name: str, arrays: dict[str, np.ndarray]) -> None:

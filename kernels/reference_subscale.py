@@ -63,11 +63,15 @@ class Scores:
 class Synthesizer:
     """The samples of one utterance; see `kernels.SubscaleSynthesizer`."""
 
+    # logits of a byte
+    levels: tuple[int, ...] = (LEVELS,)
+
     def __init__(self, checkpoint: Checkpoint, format: str | None = None, threads: int = 1) -> None:
         config = checkpoint.config.model
         self.lanes = reference.Synthesizer(lane_voice(checkpoint), config.subscale, format)
         self.format, self.pre_emphasis = self.lanes.format, config.pre_emphasis
-        model = checkpoint.model(self.lanes.dtype)
+        self.dtype = self.lanes.dtype
+        model = checkpoint.model(self.dtype)
         self.context, self.X, self.rows_c = model.context, model.X, model.rows[0]
         self.utterance = Utterance(config)
         self.reset()
@@ -150,6 +154,6 @@ class Synthesizer:
         T = check.check_codes(codes_T2[None], 1)
         self.reset()
         self.utterance.give(gates_NG, T, codes_T2, last=True)
-        scores = Scores(*(torch.empty(T, LEVELS, dtype=self.lanes.dtype) for _ in range(2)))
+        scores = Scores(*(torch.empty(T, *self.levels, dtype=self.dtype) for _ in range(2)))
         self._advance(1.0, known=True, scores=scores)
         return scores.coarse_TQ.numpy(), scores.fine_TQ.numpy()

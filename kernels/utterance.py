@@ -34,7 +34,7 @@ class Utterance:
     """
 
     def __init__(self, model: ModelConfig) -> None:
-        self.order = Order(model.subscale, model.subscale_horizon)
+        self.order = Order.of(model)
         self.hop, self.gate_rows = model.conditioning_hop_samples, model.gate_rows
         self.reset()
 

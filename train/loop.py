@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wavernn.config import Config, TrainConfig
 from wavernn.errors import TrainingError
+from wavernn.model import nats_of
 from wavernn.train.interruption import Interruption
 from wavernn.train.processes import Processes
 from wavernn.train.report import Report
@@ -36,12 +36,12 @@ def loss_parts(
     model: Callable[..., tuple[Tensor, Tensor, Tensor]], batch: Batch, h_BH: Tensor, precision: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean cross-entropy of coarse and fine in nats, and the last state."""
-    coarse_TBQ, fine_TBQ, h_BH = model(
+    coarse_logits, fine_logits, h_BH = model(
         batch.mel_BNM, batch.previous_BT2, batch.codes_BT2, h_BH, precision, batch.around_BW3
     )
     target_TB2 = batch.codes_BT2.transpose(0, 1)
-    coarse = F.cross_entropy(coarse_TBQ.flatten(0, 1), target_TB2[..., 0].flatten())
-    fine = F.cross_entropy(fine_TBQ.flatten(0, 1), target_TB2[..., 1].flatten())
+    coarse = nats_of(coarse_logits, target_TB2[..., 0], "mean")
+    fine = nats_of(fine_logits, target_TB2[..., 1], "mean")
     return coarse, fine, h_BH.detach()
 
 

@@ -181,9 +181,9 @@ class Report:
         if self.writer is not None:
             clip = int(held_out[0])
             # named, since "auto" would write over the bar
-            subscale = self.config.model.subscale
+            kind = self.config.model.subscale, self.config.model.fused
             backend = next(
-                name for name in kernels.BACKENDS if kernels.unavailable(name, subscale) is None
+                name for name in kernels.BACKENDS if kernels.unavailable(name, *kind) is None
             )
             spoken_T = self._speak(model, features, clip, backend)
             self.writer.add_audio("copy synthesis", spoken_T[None], row["step"], self.rate_hz)

@@ -16,7 +16,7 @@ from wavernn import checkpoint
 from wavernn.checkpoint import Checkpoint
 from wavernn.config import Config
 from wavernn.errors import TrainingError
-from wavernn.model import WaveRNN
+from wavernn.fused import network
 from wavernn.train.features import Features, build, find_recordings, mel_statistics, split
 from wavernn.train.processes import Processes
 from wavernn.train.provenance import provenance
@@ -71,7 +71,7 @@ class Session:
         ) or build(recordings, cache, config)
         clips, held_out = split(features, config.train.validation_clips)
         torch.manual_seed(config.train.seed)
-        model = WaveRNN(config.model, config.mel).to(processes.device)
+        model = network(config.model, config.mel).to(processes.device)
         if source is None:
             mean_M, deviation_M = mel_statistics(features, clips)
             model.conditioner.mean_M.copy_(torch.from_numpy(mean_M))

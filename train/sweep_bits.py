@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import Conditioning
+from wavernn.model import nats_of
+from wavernn.subscale import Order
 from wavernn.train.features import Features
 
 # rows of gate input that are scored at once
 ROWS = 64
 
 
-# coarse and fine logits [T, Q] each, and the codes [T, 2] that they are of
+# coarse and fine logits [T, ...] each, and the codes [T, 2] that they are of
 Scored = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
 # takes a clip's gate input and codes, and how many samples to score
 Score = Callable[[Tensor, np.ndarray, int], Iterator[Scored]]
@@ -37,9 +38,8 @@ def engine_bits(
     Frames and sub-tensors aren't told apart here, so their bits are None.
     """
     model = voice.config.model
-    score = (
-        _plain(voice, backend, format) if model.subscale == 1 else _subscale(voice, backend, format)
-    )
+    kind = _plain if model.subscale == model.fused == 1 else _in_order
+    score = kind(voice, backend, format)
     hop = features.hop_samples
     most = max(1.0, seconds_per_clip * features.rate_hz / hop)
     nats_2, samples = np.zeros(2), 0
@@ -51,9 +51,9 @@ def engine_bits(
         codes_T2 = np.stack((codes_T >> 8, codes_T & 255), axis=1).astype(np.uint8)
         for logits_2, some_T2 in score(gates_NG, codes_T2, frames * hop):
             for half in (0, 1):
-                logits_TQ = torch.from_numpy(np.asarray(logits_2[half])).double()
-                target_T = torch.from_numpy(some_T2[:, half].astype(np.int64))
-                nats_2[half] += F.cross_entropy(logits_TQ, target_T, reduction="sum").item()
+                logits_T1Q = torch.from_numpy(np.asarray(logits_2[half])).double()[:, None]
+                target_T1 = torch.from_numpy(some_T2[:, half, None].astype(np.int64))
+                nats_2[half] += float(nats_of(logits_T1Q, target_T1).sum())
         samples += frames * hop
     coarse, fine = (nats_2 / math.log(2) / samples).tolist()
     unknown = ["bits_silence", "bits_voiced"]
@@ -79,11 +79,12 @@ def _plain(voice: Checkpoint, backend: str, format: str | None) -> Score:
     return score
 
 
-def _subscale(voice: Checkpoint, backend: str, format: str | None) -> Score:
+def _in_order(voice: Checkpoint, backend: str, format: str | None) -> Score:
     """The same for a voice whose samples see later ones: in one piece, as far as they see."""
     model = voice.config.model
-    engine = kernels.load_subscale(backend, model.subscale)(voice, format)
-    beyond = model.subscale * (model.subscale_horizon + 1)
+    engine = kernels.load_subscale(backend, model.subscale, model.fused)(voice, format)
+    order = Order.of(model)
+    beyond = order.factor * order.lag_steps
 
     def score(gates_NG: Tensor, codes_T2: np.ndarray, samples: int) -> Iterator[Scored]:
         coarse_TQ, fine_TQ = engine.score(gates_NG, codes_T2[: samples + beyond])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from wavernn.config import Config, matrix_shape
-from wavernn.model import WaveRNN
+from wavernn.fused import network
 from wavernn.sparse import kept_blocks
 from wavernn.train.sweep_grid import Plan, Run
 from wavernn.train.throughput import bench_training, operations_per_sample
@@ -35,7 +35,7 @@ def planned_nonzeros(config: Config) -> int:
 def operations(run: Run) -> float:
     """Floating-point operations of a run's training, its parent's left out."""
     with torch.device("meta"):
-        model = WaveRNN(run.config.model, run.config.mel)
+        model = network(run.config.model, run.config.mel)
     return run.samples * operations_per_sample(model)
 
 

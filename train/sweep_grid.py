@@ -261,7 +261,9 @@ def _branch(run: Run, found: str, settings: Settings, more: Settings, runs: dict
     dense = {f"prune.density.{name}": 1.0 for name in run.config.prune.density}
     kept = {key: value for key, value in settings.items() if not key.startswith("prune.")}
     model = run.config.model
-    point = f"parent-h{model.hidden}" + (f"-u{model.subscale}" if model.subscale > 1 else "")
+    point = f"parent-h{model.hidden}"
+    for letter, factor in (("u", model.subscale), ("fused", model.fused)):
+        point += f"-{letter}{factor}" if factor > 1 else ""
     # the recipe's own densities, if it has any, are the only ones left to undo
     own = recipe.load(found).prune.density
     undone = {key: value for key, value in dense.items() if key.rpartition(".")[2] in own}

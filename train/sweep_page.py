@@ -9,7 +9,7 @@ from wavernn.train.sweep_grid import Plan
 from wavernn.train.sweep_plots import (
     bits_against_nonzeros,
     bits_against_sparsity,
-    bits_and_speed_against_subscale,
+    bits_and_speed_against_samples,
     density_of_matrices,
     quality_against_speed,
 )
@@ -18,6 +18,7 @@ from wavernn.train.sweep_table import CSV, Point, Row, points
 # column, heading, digits after the point
 COLUMNS = (
     ("subscale", "subscale", 0),
+    ("fused", "fused", 0),
     ("nonzeros", "non-zeros", 0),
     ("bits_per_sample", "bits/sample", 3),
     ("bits_coarse", "coarse", 3),
@@ -57,9 +58,9 @@ def page(plan: Plan, rows: Sequence[Row]) -> str:
     equal = bits_against_sparsity(ends)
     if equal is not None:
         parts += ["<h2>Bits per sample against sparsity at equal non-zeros</h2>", equal]
-    factors = bits_and_speed_against_subscale(ends)
+    factors = bits_and_speed_against_samples(ends)
     if factors is not None:
-        parts += ["<h2>Bits per sample and speed against the subscale factor</h2>", factors]
+        parts += ["<h2>Bits per sample and speed against samples a step</h2>", factors]
     parts += [
         "<h2>Quality against speed</h2>",
         "<p>Copy synthesis of held-out clips; the line joins the points that no other beats in "

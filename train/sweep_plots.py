@@ -109,15 +109,19 @@ def bits_against_sparsity(points: Sequence[Point]) -> str | None:
     return _svg(figure)
 
 
-def bits_and_speed_against_subscale(points: Sequence[Point]) -> str | None:
-    """Bits/sample and the real-time factor against U; None where all points have one U."""
-    if len({p.subscale for p in points}) < 2:
+def bits_and_speed_against_samples(points: Sequence[Point]) -> str | None:
+    """Bits/sample and the real-time factor against samples made at a time.
+
+    None where all points make one sample at a time.
+    """
+    if all(p.subscale == p.fused == 1 for p in points):
         return None
     lines: dict[str, list[tuple[float, Point]]] = {}
     for point in sorted(points, key=lambda p: p.subscale):
         sparsity = "" if point.shape == "dense" else f", {point.sparsity} %"
-        label = f"H = {point['hidden']}, {point.shape}{sparsity}, {point['format']}"
-        lines.setdefault(label, []).append((float(point.subscale), point))
+        fused = ", fused" if point.fused > 1 else ""
+        label = f"H = {point['hidden']}, {point.shape}{sparsity}, {point['format']}{fused}"
+        lines.setdefault(label, []).append((float(point.subscale * point.fused), point))
     figure = Figure((12, 4.2))
     panels = figure.subplots(1, 2)
     labels = ("bits per sample, held-out clips", "real-time factor")
@@ -128,7 +132,7 @@ def bits_and_speed_against_subscale(points: Sequence[Point]) -> str | None:
             _series(axes, name, placed, column, index)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xlabel("subscale factor U")
+        axes.set_xlabel("samples a step: U, or 2 where fused")
         axes.set_ylabel(label)
     panels[0].legend(fontsize="small")
     figure.tight_layout()

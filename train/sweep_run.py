@@ -167,6 +167,7 @@ def _identity(run: Run, folder: Path, parent: str | None, voice: Checkpoint) -> 
         "skipped_steps": provenance["skipped_steps"],
         "hidden": config.model.hidden,
         "subscale": config.model.subscale,
+        "fused": config.model.fused,
         "block": f"{prune.block_rows}x{prune.block_columns}",
         "balanced": prune.balanced,
         "nonzeros": sum(int(torch.count_nonzero(w)) for w in matrices.values()),

@@ -61,6 +61,11 @@ class Point:
         return int(self.rows[0].get("subscale", 1))
 
     @property
+    def fused(self) -> int:
+        """Samples that one step of the recurrence makes."""
+        return int(self.rows[0].get("fused", 1))
+
+    @property
     def sparsity(self) -> int:
         """Percent of R's weights that are zero."""
         return round(100 * (1 - float(self["density"])))

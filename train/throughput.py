@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from wavernn.config import Config
+from wavernn.fused import network
 from wavernn.model import LEVELS, WaveRNN
 from wavernn.train.loop import loss_parts
 from wavernn.train.sampler import Batch
@@ -36,7 +37,10 @@ def operations_per_sample(model: WaveRNN) -> float:
     pruned blocks count, since training multiplies by them.
     """
     E = model.rows.shape[2]
-    sample = 3 * E * model.config.gate_rows + sum(w.numel() for w in model.matrices().values())
+    # of a fused voice's step, which is two samples, the masked matrix is written out
+    columns = 3 * E if model.config.fused == 1 else 4 * (E + 2) + 6 * E
+    step = columns * model.config.gate_rows + sum(w.numel() for w in model.matrices().values())
+    sample = step / model.config.fused
     steps = model.conditioner.steps_per_frame
     frame = (
         sum(p.numel() for p in model.conditioner.parameters()) + steps * model.gates.weight.numel()
@@ -55,15 +59,18 @@ def bench_training(config: Config, steps: int = 8) -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     train, hop = config.train, config.mel.hop_samples
-    model = WaveRNN(config.model, config.mel).to(device)
+    model = network(config.model, config.mel).to(device)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad])
+    around = model.surroundings
     context = model.conditioner.history_frames + model.conditioner.lookahead_frames
     B, T = train.batch, train.slice_samples
-    mel_BNM = torch.randn(B, context + T // hop, config.mel.bands, device=device)
+    mel_BNM = torch.randn(
+        B, context + around.more_frames + T // hop, config.mel.bands, device=device
+    )
     codes_BT2 = torch.randint(0, LEVELS, (B, T, 2), device=device)
     past_BT2, around_BW3 = torch.randint_like(codes_BT2, LEVELS), None
-    if config.model.subscale > 1:
-        width = T + model.context.before_samples + model.context.after_samples
+    if around.stride > 1:
+        width = T + around.before_samples + around.after_samples
         around_BW3 = torch.ones(B, width, 3, dtype=torch.long, device=device)
     fresh_B = torch.ones(B, dtype=torch.bool, device=device)
     batch = Batch(mel_BNM, past_BT2, codes_BT2, fresh_B, around_BW3)

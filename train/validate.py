@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from wavernn.model import WaveRNN
+from wavernn.model import WaveRNN, nats_of
 from wavernn.train.features import SILENCE, VOICED, Features
 from wavernn.train.sampler import Slices
 
@@ -19,16 +18,16 @@ CLIPS, STRIDE = 32, 16
 
 def make_slices(features: Features, model: WaveRNN, device: torch.device) -> Slices:
     """Prepares features to be cut with the context that the model's conditioner needs."""
-    conditioner, subscale = model.conditioner, model.config.subscale
+    conditioner, around = model.conditioner, model.surroundings
     return Slices(
         features,
         conditioner.history_frames,
-        conditioner.lookahead_frames,
+        conditioner.lookahead_frames + around.more_frames,
         conditioner.floor,
         device,
-        subscale,
-        model.context.before_samples if subscale > 1 else 1,
-        model.context.after_samples if subscale > 1 else 0,
+        around.stride,
+        around.before_samples,
+        around.after_samples,
     )
 
 
@@ -49,11 +48,8 @@ def _scores(
             around_BW3=batch.around_BW3,
         )
         target_TB2 = batch.codes_BT2.transpose(0, 1)
-        nats = [
-            F.cross_entropy(logits.flatten(0, 1), target_TB2[..., i].flatten(), reduction="none")
-            for i, logits in enumerate((coarse_TBQ, fine_TBQ))
-        ]
-        nats_BT2 = torch.stack(nats, -1).view(-1, B, 2).transpose(0, 1).double().cpu().numpy()
+        nats = [nats_of(x, target_TB2[..., i]) for i, x in enumerate((coarse_TBQ, fine_TBQ))]
+        nats_BT2 = torch.stack(nats, -1).transpose(0, 1).double().cpu().numpy()
         for row, clip in enumerate(clips):
             count = min(int(frames[row]) - start, STRIDE)
             if count > 0:

@@ -14,6 +14,7 @@ from torch import Tensor
 from wavernn import container, recipe
 from wavernn.config import Config
 from wavernn.errors import CheckpointError, ConfigError
+from wavernn.fused import network
 from wavernn.model import WaveRNN
 
 FORMAT = "wavernn"
@@ -35,7 +36,7 @@ class Checkpoint:
         # without storage, so that no time goes into values that are then replaced, and a
         # configuration of other weights can't ask for more memory than there is
         with torch.device("meta"):
-            model = WaveRNN(self.config.model, self.config.mel)
+            model = network(self.config.model, self.config.mel)
         try:
             weights = {name: tensor.clone() for name, tensor in self.tensors.items()}
             model.load_state_dict(weights, assign=True)

@@ -138,7 +138,8 @@ def info(
     from wavernn.voices import open_voice
 
     voice = open_voice(checkpoint)
-    table = describe(voice, memory.backends()) | {"memory_cpu": memory.table(voice)}
+    kind = voice.config.model.subscale, voice.config.model.fused
+    table = describe(voice, memory.backends(*kind)) | {"memory_cpu": memory.table(voice)}
     if check:
         table["check"] = fidelity.check(voice)
     show(table, json_)

@@ -14,6 +14,7 @@ from wavernn.errors import require
 from wavernn.pruning import PRUNABLE as PRUNABLE
 from wavernn.pruning import PRUNABLE_CONTEXT as PRUNABLE_CONTEXT
 from wavernn.pruning import PruneConfig as PruneConfig
+from wavernn.pruning import matrix_shape as matrix_shape
 
 # a slip of a digit is refused before it asks for memory
 LARGEST_SIZE = 65_536
@@ -124,6 +125,8 @@ class ModelConfig:
     # channels of the convolutions over earlier sub-tensors, and layers, which see 2^layers steps
     context_channels: int = 64
     context_layers: int = 4
+    # samples that one step makes, by 4-bit softmaxes; 2 is a variant of subscale (section 4)
+    fused: int = 1
 
     def __post_init__(self) -> None:
         sizes = ("hidden", "projection", "embedding", "channels", "conditioning_hop_samples")
@@ -149,6 +152,14 @@ class ModelConfig:
         for key, (low, high) in limits.items():
             value = getattr(self, key)
             require(low <= value <= high, f"model.{key} must lie in {low}..{high}, got {value}")
+        require(
+            self.fused == 1
+            or (self.fused, self.subscale, self.hidden % 8, self.conditioning_hop_samples % 2)
+            == (2, 1, 0, 0),
+            "model.fused is 1, or 2 with subscale 1, a hidden that 8 divides and an even "
+            f"conditioning_hop_samples; got {self.fused} with {self.subscale}, {self.hidden} and "
+            f"{self.conditioning_hop_samples}",
+        )
         require(
             self.conditioning_hop_samples % self.subscale == 0,
             "model.subscale must divide model.conditioning_hop_samples "
@@ -280,12 +291,6 @@ class Config:
         if self.model.subscale == 1:
             # a plain voice has no context, and its digest is that of before there was one
             del table["model"]["context_channels"], table["model"]["context_layers"]
+        if self.model.fused == 1:
+            del table["model"]["fused"]
         return table
-
-
-def matrix_shape(model: ModelConfig, name: str) -> tuple[int, int]:
-    """Rows and columns of a prunable matrix."""
-    H, P = model.hidden, model.projection
-    shapes = {"R": (H, H), "X": (H, model.context_channels)}
-    shapes |= dict.fromkeys(("O1", "O3"), (P, H // 2))
-    return shapes.get(name.split("_")[0], (256, P))

@@ -9,6 +9,7 @@ import torch
 from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import BLOCK_FRAMES
 from wavernn.config import Config
+from wavernn.fused import NIBBLES, network
 from wavernn.model import LEVELS, WaveRNN
 from wavernn.sparse import density
 
@@ -17,20 +18,22 @@ def operations_per_sample(model: WaveRNN) -> dict[str, float]:
     """Multiply-adds per sample by part, zeros left out; gates and softmax as elementwise steps.
 
     `input` counts the row of each of c_{t-1}, f_{t-1} and c_t that is added to the gates, and
-    `context` of a subscale voice is what it sees of earlier sub-tensors.
+    `context` of a subscale voice is what it sees of earlier sub-tensors. A step of a fused voice
+    is two samples.
     """
     kept = {name: torch.count_nonzero(w).item() for name, w in model.matrices().items()}
     # a bias is where a sum starts
     conditioner = sum(w.numel() for w in model.conditioner.parameters() if w.ndim > 1)
     steps = model.conditioner.steps_per_frame
     hop = steps * model.config.conditioning_hop_samples
-    H = model.config.hidden
+    H, at_once = model.config.hidden, model.config.fused
     parts = {
-        "recurrence": float(sum(v for k, v in kept.items() if k.startswith("R"))),
-        "heads": float(sum(v for k, v in kept.items() if k.startswith("O"))),
-        "input": 2 * 3 * H + 3 * H / 2,
-        "gates": 10.0 * H,
-        "softmax": 2 * 3.0 * LEVELS,
+        "recurrence": sum(v for k, v in kept.items() if k.startswith("R")) / at_once,
+        "heads": sum(v for k, v in kept.items() if k.startswith("O")) / at_once,
+        # fused: of four known samples a row and a product, and a row for c, d and f each
+        "input": 2 * 3 * H + 3 * H / 2 if at_once == 1 else (4 * 2 * 3 * H + 3 * H) / 2,
+        "gates": 10.0 * H / at_once,
+        "softmax": 2 * 3.0 * LEVELS if at_once == 1 else 4 * 3.0 * NIBBLES,
         "conditioner": (conditioner + steps * model.gates.weight.numel()) / hop,
     }
     if model.config.subscale > 1:
@@ -53,18 +56,22 @@ def weight_bytes(model: WaveRNN, block_rows: int, block_columns: int) -> dict[st
         kept += nonzero
         if nonzero < weight.numel():
             blocks += -(-nonzero // (block_rows * block_columns))
-    rows = 15 * model.config.hidden // 2
+    # 2 1/2 rows of 3H a sample, or 5 a step of two samples
+    rows, at_once = 15 * model.config.hidden // 2, model.config.fused
+    kept, blocks = kept // at_once, blocks // at_once
+    # fused: what a unit of four fine bytes adds is float32
+    more = 0 if at_once == 1 else 4 * 4 * 3 * model.config.hidden // 2
     return {
-        "float32": 4 * (kept + rows) + 2 * blocks,
-        "bfloat16": 2 * (kept + rows) + 2 * blocks,
-        "int8": kept + 2 * rows + 2 * blocks,
+        "float32": 4 * (kept + rows) + 2 * blocks + more,
+        "bfloat16": 2 * (kept + rows) + 2 * blocks + more,
+        "int8": kept + 2 * rows + 2 * blocks + more,
     }
 
 
 def _sizes(config: Config) -> dict[str, int]:
     """Numbers of a voice's tensors, by name."""
     with torch.device("meta"):
-        state = WaveRNN(config.model, config.mel).state_dict()
+        state = network(config.model, config.mel).state_dict()
     return {name: tensor.numel() for name, tensor in state.items()}
 
 
@@ -91,7 +98,7 @@ def memory_bytes(config: Config, channels: int) -> int:
     The weights of the sample loop stand once more in float64. A channel keeps h in float64, its
     last code, its sample index, the de-emphasis' memory, and what the conditioner keeps.
     """
-    loop = ("R", "I_", "rows", "O", "X", "context")
+    loop = ("R", "I_", "rows", "upper", "O", "X", "context")
     weights = 8 * sum(n for name, n in _sizes(config).items() if name.startswith(loop))
     channel = 8 * config.model.hidden + 2 + 8 + 8 + channel_bytes(config)
     return checkpoint_bytes(config) + weights + channels * channel

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +82,17 @@ def _convolve(layer: nn.Module, x_BNC: Tensor) -> Tensor:
     return F.linear(windows_BNCK.flatten(2), layer.weight.flatten(1), layer.bias)
 
 
+class Surroundings(NamedTuple):
+    """What a voice needs of an utterance around a slice of it that it's to score."""
+
+    # samples from one to the next of a sub-tensor
+    stride: int = 1
+    before_samples: int = 1
+    after_samples: int = 0
+    # frames beyond those that the conditioner looks ahead
+    more_frames: int = 0
+
+
 class WaveRNN(nn.Module):
     """Gate weights, input rows, heads and conditioner of one voice."""
 
@@ -116,6 +128,14 @@ class WaveRNN(nn.Module):
         inputs = (self.I_past, self.I_now, *([self.X] if self.config.subscale > 1 else []))
         for weight in inputs:
             nn.init.uniform_(weight, -1 / math.sqrt(H), 1 / math.sqrt(H))
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What `forward` wants around a slice; `around_BW3` is there where the stride isn't 1."""
+        if self.config.subscale == 1:
+            return Surroundings()
+        context = self.context
+        return Surroundings(self.config.subscale, context.before_samples, context.after_samples)
 
     def matrices(self) -> dict[str, Tensor]:
         """The matrices that can be pruned, as views, by the names of `ModelConfig.prunable`."""
@@ -246,6 +266,20 @@ def matrices(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if "X" in tensors:
         found |= zip(PRUNABLE_CONTEXT, tensors["X"].chunk(3), strict=True)
     return found
+
+
+def nats_of(logits: Tensor, codes_TB: Tensor, reduction: str = "none") -> Tensor:
+    """Cross-entropy of bytes: [T, B], or one number where the reduction is "mean".
+
+    Logits are [T, B, Q], or of the two nibbles of each byte [T, B, 2, 16].
+    """
+    if logits.ndim == 3:
+        nats = F.cross_entropy(logits.flatten(0, 1), codes_TB.flatten(), reduction=reduction)
+        return nats.view(codes_TB.shape) if reduction == "none" else nats
+    nibbles_TB2 = torch.stack((codes_TB >> 4, codes_TB & 15), dim=-1)
+    nats = F.cross_entropy(logits.flatten(0, 2), nibbles_TB2.flatten(), reduction="none")
+    nats_TB = nats.view(nibbles_TB2.shape).sum(-1)
+    return nats_TB if reduction == "none" else nats_TB.mean()
 
 
 def _by_lane(codes_BT2: Tensor, U: int) -> Tensor:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from wavernn.errors import require
+
+if TYPE_CHECKING:
+    from wavernn.config import ModelConfig
 
 # the matrices of every voice
 PRUNABLE = ("R_u", "R_r", "R_e", "O1", "O2", "O3", "O4")
@@ -49,3 +53,15 @@ class PruneConfig:
             "prune needs start_step >= 0, ramp_steps > 0 and every_steps > 0, "
             f"got {self.start_step}, {self.ramp_steps}, {self.every_steps}",
         )
+
+
+def matrix_shape(model: ModelConfig, name: str) -> tuple[int, int]:
+    """Rows and columns of a prunable matrix."""
+    H, P, Q = model.hidden, model.projection, 256
+    y = H // 2
+    if model.fused == 2:
+        # four heads stand one below another, each of a nibble and of an eighth of h
+        y, P, Q = H // 8, 4 * P, 4 * 16
+    shapes = {"R": (H, H), "X": (H, model.context_channels)}
+    shapes |= dict.fromkeys(("O1", "O3"), (P, y))
+    return shapes.get(name.split("_")[0], (Q, model.projection))

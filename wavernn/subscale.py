@@ -15,6 +15,11 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import pad
 
+from wavernn.config import ModelConfig
+
+# F of a voice that makes two samples a step (section 4, "Fused Subscale WaveRNN")
+FUSED_HORIZON = 2
+
 
 def interleave(x_L: Tensor, factor: int, fill: float = 0) -> Tensor:
     """Cuts sequences [..., L] into sub-tensors [..., U, I], I = ceil(L / U); U is `factor`.
@@ -52,6 +57,13 @@ class Order:
     def __post_init__(self) -> None:
         _require_factor(self.factor)
         _require_whole("the horizon", self.horizon)
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> Order:
+        """The order of a voice: plain, subscale or fused."""
+        if model.fused == 2:
+            return cls(2, FUSED_HORIZON)
+        return cls(model.subscale, model.subscale_horizon)
 
     @property
     def lag_steps(self) -> int:

@@ -36,21 +36,22 @@ class Vocoder:
         threads: int = 1,
     ) -> None:
         self.voice = voice
-        subscale = voice.config.model.subscale
+        model = voice.config.model
         self._reset: Callable[[], None]
-        if subscale == 1:
+        if model.subscale == model.fused == 1:
             plain = kernels.load(backend)(voice, 1, format, threads)
             self._reset, self._speak = plain.reset, _one_stream(plain)
         else:
-            lanes = kernels.load_subscale(backend, subscale)(voice, format, threads)
+            lanes = kernels.load_subscale(backend, model.subscale, model.fused)(
+                voice, format, threads
+            )
             self._reset, self._speak = lanes.reset, _one_utterance(lanes)
         self.conditioning = Conditioning(voice)
 
     @property
     def delay_samples(self) -> int:
         """How far a stream is behind the mels, besides the conditioner's look-ahead."""
-        model = self.voice.config.model
-        return Order(model.subscale, model.subscale_horizon).lookahead_samples
+        return Order.of(self.voice.config.model).lookahead_samples
 
     @property
     def rate_hz(self) -> int:

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-#define WAVERNN_ABI 2
+#define WAVERNN_ABI 3
 #define WAVERNN_EXPORT __attribute__((visibility("default")))
 
 enum { WAVERNN_FLOAT32 = 0, WAVERNN_INT8 = 1 };
@@ -121,6 +121,25 @@ typedef struct {
     uint64_t* times;            // as ticks of wavernn_call
 } wavernn_utterance;
 
+// A fused voice (wavernn/fused.py), whose state has 8 parts [nibble][sample] of H / 8 units each,
+// padded to groups. Rows of u, r and e and the rows of input are scaled as those of wavernn_model.
+typedef struct {
+    uint32_t abi, format;
+    int32_t units;              // H / 8
+    int32_t part, projection;   // padded
+    int32_t hop;                // samples that share a row of gate input
+    wavernn_matrix gates;       // R's rows of u and r: groups [8][part / 16][u, r]
+    wavernn_matrix candidate;   // and of e: groups [8][part / 16]; all over columns [8][part]
+    wavernn_matrix first[4];    // O1 and O3 by nibble: groups [sample][projection / 16]
+    wavernn_matrix second[4];   // O2 and O4: groups [sample], of 16 levels
+    // int16 or float32; a group is [u, r, e][16]
+    const void* past;           // [4][Q][8][part / 16] of the coarse bytes of known samples
+    const void* now;            // [Q][nibble 2, 3][sample][part / 16] of a step's coarse bytes
+    const void* upper;          // [nibble 1, 3][16][sample][part / 16] of their upper nibbles
+    const float* fine;          // [4][8][part / 16] what a unit of a known fine byte adds
+    float rows_scale[3];        // int16: value of a unit in rows of u, r, e
+} wavernn_fused;
+
 // 0, or 1 where the abi or the instruction set isn't of this library.
 WAVERNN_EXPORT int32_t wavernn_run(const char* isa, const wavernn_model*, const wavernn_call*);
 WAVERNN_EXPORT uint64_t wavernn_workspace_bytes(const wavernn_model*, int32_t lanes, int32_t ranks);
@@ -129,6 +148,11 @@ WAVERNN_EXPORT int32_t wavernn_run_utterance(const char* isa, const wavernn_mode
 WAVERNN_EXPORT uint64_t wavernn_utterance_bytes(const char* isa, const wavernn_model*,
                                                 const wavernn_context*, int32_t rank,
                                                 int32_t ranks);
+// The same for a fused voice, a step a tick, on one thread: h is [8, part], `code` isn't used, and
+// logits are [2, W, 2, 16].
+WAVERNN_EXPORT int32_t wavernn_run_fused(const char* isa, const wavernn_fused*,
+                                         const wavernn_utterance*);
+WAVERNN_EXPORT uint64_t wavernn_fused_bytes(const wavernn_fused*);
 // Codes [T, 2] to audio [T] as wavernn_run gives it; `memory` is its last sample before clipping.
 WAVERNN_EXPORT void wavernn_de_emphasis(const uint8_t* codes, int64_t samples, double a,
                                         double* memory, float* audio);

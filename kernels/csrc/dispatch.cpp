@@ -125,6 +125,18 @@ uint64_t wavernn_utterance_bytes(const char* isa, const wavernn_model* model,
     return found ? found->utterance_bytes(*model, *context, rank, ranks) : 0;
 }
 
+int32_t wavernn_run_fused(const char* isa, const wavernn_fused* model, const wavernn_utterance* u) {
+    const Isa* found = find(isa);
+    if (!found || model->abi != WAVERNN_ABI || u->abi != WAVERNN_ABI) return 1;
+    FlushToZero mode;
+    found->run_fused(*model, *u);
+    return 0;
+}
+
+uint64_t wavernn_fused_bytes(const wavernn_fused* model) {
+    return isa_baseline.fused_bytes(*model);
+}
+
 void wavernn_de_emphasis(const uint8_t* codes, int64_t samples, double a, double* memory,
                          float* audio) {
     for (int64_t t = 0; t < samples; t++) {

@@ -1,6 +1,9 @@
 // Which kind of weights each matrix has, what h is as activations, and the input rows.
 #pragma once
 
+// what stands for a row that isn't there
+const int16_t no_row[16] = {};
+
 // Bytes, but words where bytes cost too much: in the candidate's rows of R, whose products are
 // large and add up over time, and in O2, whose distribution is sharp (kernels/README.md).
 struct Int8 {
@@ -31,6 +34,18 @@ struct Int8 {
                           const row* now, vf more) {
         return fma(to_float(widen_sum(c, f, now)), all(m.rows_scale[gate]), more);
     }
+
+    // the same in steps, for fused voices: sums of up to four rows and of one, which are scaled last
+    static INLINE vi four(const row* const* p, size_t at) {
+        return add(widen_sum(p[0] + at, p[1] + at), widen_sum(p[2] + at, p[3] + at));
+    }
+    static INLINE vi plus(vi sum, const row* p) { return add(sum, widen_sum(p, no_row)); }
+    static INLINE vf scaled(vi sum, float scale, vf more) {
+        return fma(to_float(sum), all(scale), more);
+    }
+    static void at(State& x, char* bytes, char* words) {
+        x = {(uint8_t*)bytes, (int16_t*)words};
+    }
 };
 
 struct Float32 {
@@ -51,4 +66,11 @@ struct Float32 {
                           vf more) {
         return add(add(add(load(c), load(f)), load(now)), more);
     }
+
+    static INLINE vf four(const row* const* p, size_t at) {
+        return add(add(load(p[0] + at), load(p[1] + at)), add(load(p[2] + at), load(p[3] + at)));
+    }
+    static INLINE vf plus(vf sum, const row* p) { return add(sum, load(p)); }
+    static INLINE vf scaled(vf sum, float, vf more) { return add(sum, more); }
+    static void at(State& x, char* floats, char*) { x = {(float*)floats}; }
 };

@@ -10,6 +10,7 @@
 #include "chunk.h"
 #include "loop.h"
 #include "subscale.h"
+#include "fused.h"
 #include "roofs.h"
 
 // Streams run together in the largest groups that this instruction set is compiled for; those of

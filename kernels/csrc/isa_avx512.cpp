@@ -18,7 +18,7 @@ namespace {
 }  // namespace
 extern const Isa isa_avx512;
 const Isa isa_avx512 = {"avx512", run, workspace_bytes, run_utterance, utterance_bytes,
-                      read_rate, multiply_rate};
+                      run_fused, fused_bytes, read_rate, multiply_rate};
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

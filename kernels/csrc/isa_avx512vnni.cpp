@@ -19,7 +19,7 @@ namespace {
 }  // namespace
 extern const Isa isa_avx512vnni;
 const Isa isa_avx512vnni = {"avx512vnni", run, workspace_bytes, run_utterance, utterance_bytes,
-                      read_rate, multiply_rate};
+                      run_fused, fused_bytes, read_rate, multiply_rate};
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

@@ -15,4 +15,4 @@ namespace {
 }  // namespace
 extern const Isa isa_baseline;
 const Isa isa_baseline = {"baseline", run, workspace_bytes, run_utterance, utterance_bytes,
-                      read_rate, multiply_rate};
+                      run_fused, fused_bytes, read_rate, multiply_rate};

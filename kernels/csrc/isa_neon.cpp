@@ -16,5 +16,5 @@ namespace {
 }  // namespace
 extern const Isa isa_neon;
 const Isa isa_neon = {"neon", run, workspace_bytes, run_utterance, utterance_bytes,
-                      read_rate, multiply_rate};
+                      run_fused, fused_bytes, read_rate, multiply_rate};
 #endif

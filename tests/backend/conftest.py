@@ -17,9 +17,9 @@ import torch
 from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
 from wavernn.config import Config, MelConfig, ModelConfig
+from wavernn.fused import network
 from wavernn.kernels import native
 from wavernn.kernels.gpu import resident_pack, weights
-from wavernn.model import WaveRNN
 from wavernn.rng import uniforms
 
 State = dict[str, np.ndarray]
@@ -172,7 +172,7 @@ def make_voice() -> Callable[..., Checkpoint]:
         sizes = {"hidden": 32, "projection": 16, "embedding": 4, "channels": 4, "layers": 0}
         config = Config(mel=MEL, model=replace(ModelConfig(), **(sizes | fields)))
         rng = np.random.default_rng(seed)
-        tensors = WaveRNN(config.model, config.mel).state_dict()
+        tensors = network(config.model, config.mel).state_dict()
         for name in sorted(tensors):
             if name.startswith(("R", "I_", "O")) or (
                 name == "rows" and config.model.input == "embedding"

@@ -78,8 +78,10 @@ def test_a_run_that_is_killed_and_resumed_equals_one_that_is_not(runs, precision
         ("train.input_noise=0.0", "prune.balanced=true"),
         ("model.input=scalar", "prune.keep_diagonal=true"),
         ("model.subscale=4", "model.context_channels=16", "prune.density.X_e=0.5"),
+        ("model.fused=2", "prune.block_columns=2"),
+        ("model.fused=2", "prune.block_columns=2", "train.precision=bfloat16"),
     ],
-    ids=["no carry", "no noise, balanced", "scalar, diagonal", "subscale"],
+    ids=["no carry", "no noise, balanced", "scalar, diagonal", "subscale", "fused", "fused bf16"],
 )
 @pytest.mark.parametrize("stop_at", [7, 14])
 def test_a_run_that_fails_and_is_resumed_equals_one_that_does_not(runs, overrides, stop_at):

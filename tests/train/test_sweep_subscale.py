@@ -13,7 +13,7 @@ from wavernn.train.features import build
 from wavernn.train.sweep import sweep
 from wavernn.train.sweep_bits import engine_bits
 from wavernn.train.sweep_grid import load
-from wavernn.train.sweep_plots import bits_and_speed_against_subscale
+from wavernn.train.sweep_plots import bits_and_speed_against_samples
 from wavernn.train.sweep_table import points
 from wavernn.train.validate import bits_per_sample, make_slices
 
@@ -28,6 +28,8 @@ prune = { start_step = 0, ramp_steps = 2, every_steps = 1 }
 model = { context_channels = 16, subscale_horizon = 1, context_layers = 2 }
 [[grid]]
 axes = { subscale = [1, 4], density = [1.0, 0.5] }
+[[grid]]
+axes.model.fused = [2]
 """
 
 
@@ -48,9 +50,11 @@ def rows(swept):
 
 def test_subscale_voices_are_rows_like_others(rows):
     named = {row["run"]: row for row in rows}
-    assert [row["subscale"] for row in rows] == ["1", "4", "1", "1", "4", "4"]
+    assert [row["subscale"] for row in rows] == ["1", "4", "1", "1", "4", "4", "1", "1"]
     assert named["subscale4-density0.5"]["parent"] == "parent-h32-u4-seed0"
     assert named["subscale1-density0.5"]["parent"] == "parent-h32-seed0"
+    assert named["fused2"]["parent"] == "parent-h32-fused2-seed0"
+    assert [row["fused"] for row in rows] == 6 * ["1"] + 2 * ["2"]
     for row in rows:
         assert 0 < float(row["bits_per_sample"]) < 17
         assert float(row["realtime_factor"]) > 0
@@ -64,19 +68,20 @@ def test_what_brings_the_context_in_is_pruned_and_told(rows):
     assert named["subscale1-density0.5"]["density_X_u"] == ""
 
 
-def test_the_report_draws_bits_and_speed_over_the_factor(swept):
+def test_the_report_draws_bits_and_speed_over_samples_a_step(swept):
     page = (swept / "report.html").read_text(encoding="utf-8")
-    assert "Bits per sample and speed against the subscale factor" in page
-    assert "subscale factor U" in page
+    assert "Bits per sample and speed against samples a step" in page
+    assert "float32, fused" in page
 
 
-def test_one_factor_is_no_plot(rows):
-    plain = [{**row, "density": float(row["density"])} for row in rows if row["subscale"] == "1"]
-    assert bits_and_speed_against_subscale(points(plain)) is None
+def test_plain_voices_are_no_such_plot(rows):
+    plain = [{**row, "density": float(row["density"])} for row in rows[:1]]
+    assert bits_and_speed_against_samples(points(plain)) is None
 
 
-def test_an_engine_scores_what_torch_scores(swept, data):
-    folder = next((swept / "runs").glob("subscale4-density0.5-*"))
+@pytest.mark.parametrize("run", ["subscale4-density0.5", "fused2"])
+def test_an_engine_scores_what_torch_scores(swept, data, run):
+    folder = next((swept / "runs").glob(f"{run}-*"))
     voice = checkpoint.load(folder / "checkpoint.safetensors")
     features = build(choose(voice, data, False), swept / "features", voice.config)
     model = voice.model()

@@ -6,6 +6,9 @@ import soundfile
 import torch
 
 from wavernn.audio import read_audio
+from wavernn.checkpoint import Checkpoint
+from wavernn.fused import network
+from wavernn.kernels import reference_fused
 from wavernn.model import WaveRNN
 from wavernn.train.features import OTHER, SILENCE, VOICED, find_recordings
 from wavernn.train.validate import bits_per_sample, flac_bits, make_slices
@@ -58,6 +61,30 @@ def test_bits_are_those_of_a_direct_computation(model, features):
         "bits_voiced": bits_T2.sum(1)[label_T == VOICED].mean(),
     }
     assert result == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_fused_voice_is_scored_as_its_reference_makes_it(features, quick):
+    config = quick("model.fused=2", "prune.block_columns=2")
+    torch.manual_seed(1)
+    model = network(config.model, config.mel)
+    for layer in (model.O2, model.O4):
+        torch.nn.init.normal_(layer.weight)
+    first, N = int(features.first[3]), int(features.frames[3])
+    codes_T = features.codes_T[first * 64 : (first + N) * 64]
+    codes_T2 = np.stack((codes_T >> 8, codes_T & 255), axis=1).astype(np.uint8)
+    with torch.no_grad():
+        mel_1NM = torch.from_numpy(features.mel_NM[first : first + N])[None]
+        gates_NG = model.gate_input(model.conditioner.pad(mel_1NM))[0]
+    voice = Checkpoint(config, model.state_dict())
+    logits = reference_fused.Synthesizer(voice).score(gates_NG, codes_T2)
+    bits = []
+    for half, logits_T2Q in enumerate(logits):
+        logs = torch.log_softmax(torch.from_numpy(logits_T2Q), dim=-1).numpy()
+        nibbles_T2 = np.stack((codes_T2[:, half] >> 4, codes_T2[:, half] & 15), axis=1)
+        found = np.take_along_axis(logs, nibbles_T2[..., None].astype(np.int64), axis=2)
+        bits.append(-found.sum() / math.log(2) / len(codes_T2))
+    result = score(model, features, np.array([3]))
+    assert [result["bits_coarse"], result["bits_fine"]] == pytest.approx(bits, rel=1e-5)
 
 
 def test_the_batch_does_not_matter(model, features):

@@ -27,9 +27,13 @@ BACKENDS = {
 
 # the same for subscale voices, and for those that make two samples a step
 SUBSCALE_BACKENDS = {
+    "gpu": "wavernn.kernels.gpu.subscale",
     "cpu": "wavernn.kernels.cpu_subscale",
     "reference": "wavernn.kernels.reference_subscale",
 }
+
+# what its subscale kernel has room for
+GPU_MOST_LANES = 16
 
 FUSED_BACKENDS = {
     "cpu": "wavernn.kernels.cpu_fused",
@@ -150,6 +154,8 @@ def unavailable(name: str, subscale: int = 1, fused: int = 1) -> str | None:
     kind, modules = _modules(subscale, fused)
     if name not in modules:
         return f"the {name} engine doesn't run {kind} voices; use {' or '.join(modules)}"
+    if name == "gpu" and subscale > GPU_MOST_LANES:
+        return f"the gpu engine runs up to {GPU_MOST_LANES} sub-tensors, not {subscale}; use cpu"
     try:
         module = importlib.import_module(modules[name])
     except ModuleNotFoundError as error:

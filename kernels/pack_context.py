@@ -11,23 +11,32 @@ from wavernn.kernels.pack import GATE_SCALE_3, GROUP, Packed, kind, pack_matrix,
 from wavernn.model import LEVELS
 
 
+def code_tables(voice: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
+    """What an earlier sample adds to e, by its distance d = 1 .. U - 1, float64.
+
+    [U - 1, Q, C] for its coarse byte with a fine one of 0, [U - 1, C] for each unit of the fine
+    one: all of it is linear in that.
+    """
+    rows_QE = voice.tensors["rows"][0].double()
+    code_Q2 = torch.stack((torch.arange(LEVELS), torch.zeros(LEVELS, dtype=torch.long)), dim=-1)
+    phi_QE = features(code_Q2, rows_QE).numpy()
+    one, none = (features(torch.tensor([0, f]), rows_QE).numpy() for f in (1, 0))
+    # the last tap is d = 1
+    W_CEd = voice.tensors["context.enter.weight"].double().numpy()
+    W_dCE = W_CEd[:, :, ::-1].transpose(2, 0, 1)
+    return phi_QE @ W_dCE.transpose(0, 2, 1), W_dCE @ (one - none)
+
+
 def pack_context(voice: Checkpoint, format: str) -> Packed:
     """Lays out what sub-tensors see of each other: float32, but X in a format of `pack.FORMATS`."""
     config = voice.config.model
     w = {name: tensor.double().numpy() for name, tensor in voice.tensors.items()}
     C, padded_C = config.context_channels, padded(config.context_channels)
     more = padded_C - C
-    # phi of a coarse byte, and what a unit of the fine one adds to it: it's linear in that
-    rows_QE = voice.tensors["rows"][0].double()
-    code_Q2 = torch.stack((torch.arange(LEVELS), torch.zeros(LEVELS, dtype=torch.long)), dim=-1)
-    phi_QE = features(code_Q2, rows_QE)
-    unit_E = features(torch.tensor([0, 1]), rows_QE) - features(torch.tensor([0, 0]), rows_QE)
-    # the last tap is d = 1
-    W_dCE = w["context.enter.weight"][:, :, ::-1].transpose(2, 0, 1)
-    coarse_dQC = phi_QE.numpy() @ W_dCE.transpose(0, 2, 1)
+    coarse_dQC, fine_dC = code_tables(voice)
     arrays = {
         "coarse": np.pad(coarse_dQC, ((0, 0), (0, 0), (0, more))),
-        "fine": np.pad(W_dCE @ unit_E.numpy(), ((0, 0), (0, more))),
+        "fine": np.pad(fine_dC, ((0, 0), (0, more))),
         "lanes": np.pad(w["context.lanes"], ((0, 0), (0, more))),
     }
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}

@@ -67,7 +67,7 @@ class Utterance:
                 f"got {list(gates_NG.shape)}"
             )
         fresh_NG = gates_NG[begun:rows] if samples else gates_NG[:0]
-        self.gates_NG = torch.cat((self.gates_NG[:known].to(gates_NG.dtype), fresh_NG))
+        self.gates_NG = torch.cat((self.gates_NG[:known].to(gates_NG), fresh_NG))
         silent_T2 = np.tile(np.array(SILENT_CODE, np.uint8), (samples, 1))
         self.codes_W2 = np.concatenate((self.codes_W2, silent_T2))
         if drawn_T2 is not None:

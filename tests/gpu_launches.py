@@ -20,6 +20,7 @@ from wavernn.kernels.gpu.choice import choose
 from wavernn.kernels.gpu.compiled import SHARED
 from wavernn.kernels.gpu.device_work import call_of
 from wavernn.kernels.gpu.machine_code import measure
+from wavernn.kernels.gpu.subscale_group import Lanes, Window
 
 ARCH = 90
 # a kernel and the voice whose configuration is its default
@@ -48,6 +49,13 @@ def main():
     def compile_only(function, *arguments, grid, warmup, **options):
         made.append(run(function, *arguments, grid=grid, warmup=True, **options))
 
+    def show(name, samples, scored):
+        (program,) = made
+        code = measure(program.asm["cubin"], program.metadata.shared, SHARED[ARCH][1])
+        row = {"kernel": name, "samples": samples, "scored": scored}
+        row["cooperative"] = program.metadata.launch_cooperative_grid
+        print(json.dumps(row | code.to_dict()), flush=True)
+
     driver.set_active(Driver())
     JITFunction.run = compile_only
     for name, voice_name in PAIRS.items():
@@ -56,12 +64,15 @@ def main():
         for samples, known in ((1, None), (240, None), (3, np.zeros((1, 3, 2), np.uint8))):
             made.clear()
             kernel.launch(call_of(voice, "cpu", 1, samples, known))
-            (program,) = made
-            shared = program.metadata.shared
-            code = measure(program.asm["cubin"], shared, SHARED[ARCH][1])
-            row = {"kernel": name, "samples": samples, "scored": known is not None}
-            row["cooperative"] = program.metadata.launch_cooperative_grid
-            print(json.dumps(row | code.to_dict()), flush=True)
+            show(name, samples, known is not None)
+    voice = random_voice(recipe.load("subscale-16"))
+    lanes, codes = Lanes(voice, "cpu"), torch.zeros(64, 2, dtype=torch.uint8)
+    gates, logits = torch.zeros(1, voice.config.model.gate_rows), torch.zeros(64, 2, 256)
+    for samples, given in ((1, {}), (64, {}), (64, {"known_W2": codes, "logits_W2Q": logits})):
+        made.clear()
+        given = given or {"uniform_W2": torch.zeros(64, 2)}
+        lanes.run(Window(gates, codes, 0, **given), samples // 2, samples)
+        show("subscale", samples, "known_W2" in given)
 
 
 if __name__ == "__main__":

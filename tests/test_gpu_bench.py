@@ -44,11 +44,13 @@ def test_all_of_it_in_little(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(blocked)
     out = tmp_path / "new" / "gpu.jsonl"
     # those that are written in Gluon have no interpreter
-    done = run(tmp_path, "--interpret", "--out", str(out), "--kernels", "exchange", "graph")
+    done = run(
+        tmp_path, "--interpret", "--out", str(out), "--kernels", "exchange", "graph", "subscale"
+    )
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row for row in rows if not row["ok"]] == [], done.stderr
     assert done.returncode == 0
-    assert {"device", "exchange", "judge", "correct", "same", "speed", "chunk"} <= {
+    assert {"device", "exchange", "judge", "correct", "same", "speed", "utterance", "chunk"} <= {
         row["bench"] for row in rows
     }
     assert {row["voice"] for row in rows if row["bench"] == "speed"} == set(device_bench.VOICES)
@@ -85,7 +87,7 @@ def test_failures_are_counted_and_shown(tmp_path):
 
 def test_every_kernel_runs_every_voice_and_its_own_first():
     stages = device_bench.stages(False)
-    assert len(stages) == len(set(stages)) == 2 + 5 * 3
+    assert len(stages) == len(set(stages)) == 2 + 5 * 3 + 2
     assert [str(stage) for stage in stages[:3]] == ["device", "exchange", "resident sparse-512"]
     # an interpreter takes long
     few = device_bench.stages(True)

@@ -19,6 +19,7 @@ DEFAULTS = {
     "resident": "resident sparse-512",
     "group": "group dense-896 56x16",
     "tagged": "tagged dense-896 56",
+    "subscale": "subscale-16 64x16",
 }
 SAME = ("registers", "shared", "instructions", "counts")
 # what is wrong with each toy

@@ -24,7 +24,7 @@ from wavernn.files import write_atomic
 from wavernn.kernels.packfile import cache_folder
 
 # raise it whenever a kernel changes how it lays a voice out
-VERSION = "1"
+VERSION = "2"
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,9 @@ from wavernn.kernels.gpu.call import Configuration
 from wavernn.kernels.gpu.machine_code import Code, measure
 
 # modules with `configurations() -> Iterable[Configuration]`
-MODULES = tuple(f"wavernn.kernels.gpu.{name}" for name in ("resident", "group", "tagged"))
+MODULES = tuple(
+    f"wavernn.kernels.gpu.{name}" for name in ("resident", "group", "tagged", "subscale_group")
+)
 # by compute capability: bytes of shared memory that a program may have, and those that the
 # system counts as its own
 SHARED = {80: (166_912, 0), 89: (101_376, 0), 90: (232_448, 1024), 100: (232_448, 1024)}

@@ -32,6 +32,8 @@ MADE_FOR = {
     "tagged": ("dense-896",),
     "graph": VOICES,
 }
+# these are spoken an utterance at a time
+SUBSCALE_VOICES = ("subscale-16", "subscale-8-384")
 ROUNDS = 100_000
 
 
@@ -50,6 +52,7 @@ def stages(interpret: bool) -> list[Stage]:
     pairs = [Stage(kernel, voice) for kernel in MADE_FOR for voice in VOICES]
     own = [stage for stage in pairs if stage.voice in MADE_FOR[stage.kernel]]
     others = [] if interpret else [stage for stage in pairs if stage not in own]
+    own += [Stage("subscale", voice) for voice in SUBSCALE_VOICES]
     return [Stage("device"), Stage("exchange"), *own, *others]
 
 
@@ -98,8 +101,12 @@ def kernel_rows(stage: Stage, interpret: bool) -> Iterator[dict[str, Any]]:
     from wavernn import recipe
     from wavernn.errors import BackendUnavailable
     from wavernn.kernels.bench import random_voice
-    from wavernn.kernels.gpu import device_run, device_work
+    from wavernn.kernels.gpu import device_run, device_subscale, device_work
 
+    if stage.kernel == "subscale":
+        yield from device_subscale.rows(stage.voice, interpret)
+        yield from after()
+        return
     plan, overrides = device_work.Plan(), ['mel="24k"']
     if interpret:
         plan = device_work.SMALL
@@ -117,6 +124,13 @@ def kernel_rows(stage: Stage, interpret: bool) -> Iterator[dict[str, Any]]:
         yield {"bench": "absent", "reason": str(error), "ok": fits}
         return
     yield from device_run.speed(stage.kernel, voice, plan)
+    yield from after()
+
+
+def after() -> Iterator[dict[str, Any]]:
+    """The clocks after a stage, and the machine code that it loaded."""
+    from wavernn.kernels.gpu import device_work
+
     yield {"bench": "clocks", "clocks": clocks(), "ok": True}
     for row in device_work.loaded():
         yield {"bench": "code", "ok": row["spills"] == 0} | row

@@ -17,8 +17,14 @@ def _number(key: str, digits: int) -> Callable[[Row], str]:
     return lambda row: f"{row[key]:,.{digits}f}"
 
 
+def _either(key: str, digits: int) -> Callable[[Row], str]:
+    number = _number(key, digits)
+    return lambda row: number(row) if key in row else ""
+
+
 def _whose(row: Row) -> str:
-    return f"{row['kernel']}, {row['voice']}"
+    factor = f", U = {row['subscale']}" if "subscale" in row else ""
+    return f"{row['kernel']}, {row['voice']}{factor}"
 
 
 TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
@@ -45,7 +51,7 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
         (("voice", _plain("voice")), ("codes equal", _plain("same")), ("state", _plain("h"))),
     ),
     "correct": (
-        "Draws against the graph in float64",
+        "Draws against float64: the graph, or the reference for subscale voices",
         (
             ("kernel", _whose),
             ("samples", _plain("samples")),
@@ -71,6 +77,20 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             ("times real time, each", _number("realtime_factor", 2)),
             ("streams at real time", _number("realtime_streams", 0)),
             ("launch, of 10 ms", lambda row: f"{100 * row['launch_share']:.1f} %"),
+        ),
+    ),
+    "utterance": (
+        "One utterance at 24 kHz: U samples a tick, data on the device; from host to host",
+        (
+            ("voice", _plain("voice")),
+            ("U", _plain("subscale")),
+            ("kernel", lambda row: str(row.get("plain", row["kernel"]))),
+            ("programs", _plain("programs")),
+            ("us a tick", _number("tick_us", 2)),
+            ("samples/s", _number("samples_per_s", 0)),
+            ("times real time", _number("realtime_factor", 1)),
+            ("beside U = 1", _number("beside", 2)),
+            ("samples/s to the host", _either("spoken_samples_per_s", 0)),
         ),
     ),
     "chunk": (

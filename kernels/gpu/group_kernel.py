@@ -230,7 +230,7 @@ def group_kernel(
         D, z = head(x_ptr + L * HP, W_f, V_f, O_f, D, bias_f, scale_f, L, U, K, P)
         add(z_ptr + L * Q, z)
         arrive(arrived_ptr)
-        u_c, r_c, Re_c, u_f, r_f, Re_f = split(D, U, L)
+        u_c, r_c, Re_c, _, u_f, r_f, Re_f, _ = split(D, U, L)
         more = real & (t + 1 < steps)[:, None]
         row = gates_ptr + (((phase + t + 1) // HOP).to(tl.int64) * G)[:, None]
         past = c[:, None] * (6 * U) + u[None, :]

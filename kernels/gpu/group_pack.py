@@ -8,6 +8,7 @@ half of the state: [u, r, e][coarse, fine][U] of R and then a slice of O1 or O3,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +40,8 @@ class Slices:
     @property
     def columns(self) -> int:
         """Units of a half in all programs, padded to a power of two: HP."""
-        return max(16, power(self.ctas * self.units))
+        # in two parts, each with the 16 that a product sums over at least
+        return max(32, power(self.ctas * self.units))
 
     @property
     def summed(self) -> int:
@@ -67,17 +69,29 @@ def slices(hidden: int, projection: int, ctas: int | None) -> Slices:
     return Slices(hidden, projection, ctas, units)
 
 
-def fitting(hidden: int, projection: int, lanes: int, places: int, shared_bytes: int) -> Slices:
+def fitting(
+    hidden: int,
+    projection: int,
+    lanes: int,
+    places: int,
+    shared_bytes: int,
+    beside: Callable[[Slices], int] = lambda cut: 0,
+) -> Slices:
     """Cuts a voice for a device with so many multiprocessors, each with this shared memory.
 
-    Raises BackendUnavailable where it has room for none.
+    `beside` is what a program holds in shared memory beside its slices. Raises BackendUnavailable
+    where there is room for none.
     """
+
+    def needed(cut: Slices) -> int:
+        return cut.shared_bytes(lanes) + beside(cut)
+
     cut = slices(hidden, projection, None)
-    while cut.shared_bytes(lanes) > shared_bytes and cut.ctas <= places:
+    while needed(cut) > shared_bytes and cut.ctas <= places:
         cut = slices(hidden, projection, 2 * cut.ctas)
     if cut.ctas > places:
         raise BackendUnavailable(
-            f"{cut.ctas} programs with {cut.shared_bytes(lanes)} bytes of shared memory must be on "
+            f"{cut.ctas} programs with {needed(cut)} bytes of shared memory must be on "
             f"the device at once, which has {places} multiprocessors of {shared_bytes} bytes"
         )
     return cut

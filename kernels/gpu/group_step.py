@@ -91,15 +91,16 @@ def inputs(u, r, table_ptr, offset, gates_ptr, mask, U: tl.constexpr, H: tl.cons
 
 @triton.jit
 def split(D, U: tl.constexpr, L: tl.constexpr):
-    """R h of each gate and half from a product [M, L]: [L, U] each."""
+    """R h of each gate and half from a product [M, L], and the head's rows: [L, U] each."""
     D = tl.permute(tl.reshape(D, [2, 2, 2, U, L]), (4, 3, 2, 0, 1))
     ue, r = tl.split(D)
     u, e = tl.split(ue)
-    r, _ = tl.split(r)
+    r, o = tl.split(r)
     u_c, u_f = tl.split(u)
     r_c, r_f = tl.split(r)
     e_c, e_f = tl.split(e)
-    return u_c, r_c, e_c, u_f, r_f, e_f
+    o_c, o_f = tl.split(o)
+    return u_c, r_c, e_c, o_c, u_f, r_f, e_f, o_f
 
 
 @triton.jit

@@ -19,6 +19,13 @@ FORMATS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torc
 MATRICES = ("R", "O1.weight", "O2.weight", "O3.weight", "O4.weight")
 
 
+def matrices(voice: Checkpoint) -> tuple[str, ...]:
+    """The names of the matrices that are rounded: MATRICES, and those of a subscale voice."""
+    layers = (name for name in voice.tensors if name.startswith("context.layers."))
+    more = ("X", *(name for name in layers if name.endswith(".weight")))
+    return (*MATRICES, *(more if "X" in voice.tensors else ()))
+
+
 def tables(voice: Checkpoint) -> tuple[Tensor, Tensor, Tensor]:
     """What a code adds to the gates, float64: c_{t-1} and f_{t-1} [Q, G], c_t [Q, G / 2].
 
@@ -33,11 +40,18 @@ def tables(voice: Checkpoint) -> tuple[Tensor, Tensor, Tensor]:
 def folded(
     voice: Checkpoint, matrices: Mapping[str, Tensor], rows: tuple[Tensor, Tensor, Tensor]
 ) -> Checkpoint:
-    """The voice with these MATRICES and with `rows`, which `tables` gives, for its input."""
+    """The voice with these matrices and with `rows`, which `tables` gives, for its input."""
     past_c, past_f, now = rows
     tensors = {
         name: tensor.float() for name, tensor in (dict(voice.tensors) | dict(matrices)).items()
     }
+    if "X" in tensors:
+        # the rest of what is known of a sample isn't learned
+        W_CEd, rows_QE = tensors["context.enter.weight"].double(), voice.tensors["rows"][0].double()
+        E = rows_QE.shape[1]
+        folded_CQd = torch.einsum("qe,ced->cqd", rows_QE, W_CEd[:, :E])
+        both = torch.cat((folded_CQd, W_CEd[:, E:]), dim=1)
+        tensors["context.enter.weight"] = both.float().contiguous()
     # a code's embedding is one of Q unit vectors, which picks its row
     tensors["rows"] = torch.eye(LEVELS).repeat(3, 1, 1)
     tensors["I_past"] = torch.cat((past_c.T, past_f.T), dim=1).float().contiguous()
@@ -49,11 +63,12 @@ def folded(
 def rounded(voice: Checkpoint, format: str) -> Checkpoint:
     """The voice in a format of FORMATS: matrices in it, the input's rows in float16 or float32.
 
-    Raises ValueError for a weight or a row beyond the range of its format.
+    What a code adds to the context of a subscale voice stays float32. Raises
+    ValueError for a weight or a row beyond the range of its format.
     """
     kind = FORMATS[format]
-    matrices = {name: _round(voice.tensors[name], kind) for name in MATRICES}
-    return folded(voice, matrices, tables(voice) if format == "float32" else narrow_tables(voice))
+    narrow = {name: _round(voice.tensors[name], kind) for name in matrices(voice)}
+    return folded(voice, narrow, tables(voice) if format == "float32" else narrow_tables(voice))
 
 
 def narrow_tables(voice: Checkpoint) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,12 +11,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 
 from wavernn.checkpoint import Checkpoint
+from wavernn.context import Context
 from wavernn.kernels.utterance import lane_voice
 
 
-def _beside(name: str) -> ModuleType:
+def beside(name: str) -> ModuleType:
     # this folder is no package
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
@@ -24,7 +26,7 @@ def _beside(name: str) -> ModuleType:
     return module
 
 
-exact, quantised, oracle = map(_beside, ("exact", "quantised", "oracle"))
+exact, half, quantised, oracle = map(beside, ("exact", "half", "quantised", "oracle"))
 
 
 class Exact(exact.Exact):
@@ -35,6 +37,26 @@ class Exact(exact.Exact):
     def cell(self, h_NH: np.ndarray, past: Any, now: Any, gate_NG: np.ndarray) -> np.ndarray:
         rows_NG, y_NC = np.split(gate_NG, [3 * self.H], axis=1)
         return super().cell(h_NH, past, now, rows_NG + y_NC @ self.X.T)
+
+
+class Half(half.Half):
+    """Of a voice that `weights.rounded` made."""
+
+    def __init__(self, voice: Checkpoint) -> None:
+        super().__init__(lane_voice(voice))
+        self.X = voice.tensors["X"].double().numpy()
+
+    def cell(self, h_NH: np.ndarray, past: Any, now: Any, gate_NG: np.ndarray) -> np.ndarray:
+        rows_NG, y_NC = np.split(gate_NG, [3 * self.H], axis=1)
+        return super().cell(h_NH, past, now, rows_NG + half._half(y_NC) @ self.X.T)
+
+
+def half_context(voice: Checkpoint) -> Context:
+    """The context of such a voice, whose layers round what enters them."""
+    context = voice.model(torch.float64).context
+    for layer in context.layers:
+        layer.register_forward_pre_hook(lambda _, given: (given[0].float().half().double(),))
+    return context
 
 
 class Quantised(quantised.Quantised):

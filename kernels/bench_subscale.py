@@ -21,7 +21,7 @@ from wavernn import kernels, recipe
 from wavernn.checkpoint import Checkpoint
 from wavernn.kernels import bench_cpu, cpu, cpu_subscale
 from wavernn.kernels.bench import random_voice
-from wavernn.kernels.native import PARTS
+from wavernn.kernels.native import PARTS, UTTERANCE_PARTS
 from wavernn.subscale import Order
 
 WINDOWS = 60
@@ -83,8 +83,7 @@ def measure(
 ) -> dict[str, Any]:
     """Times one utterance of a voice of any kind with the keys of `wavernn bench --json`.
 
-    `parts` are microseconds a tick on the native engine with one thread: the convolutions of the
-    context are in `draw_us`, X in `gates_us`.
+    `parts` are microseconds a tick on the native engine with one thread; X is in `recurrence_us`.
     """
     stream, model = Stream(voice, backend, format, threads), voice.config.model
     stream.begin()
@@ -99,6 +98,7 @@ def measure(
         parts |= _parts(stream, engine, max(windows // 5, 3))
     return {
         "backend": type(engine).__module__.split(".")[2].partition("_")[0],
+        "isa": _isa(engine),
         "format": engine.format,
         "recipe": voice.config.name,
         "hidden": model.hidden,
@@ -119,10 +119,17 @@ def measure(
     }
 
 
+def _isa(engine: kernels.Synthesizer | kernels.SubscaleSynthesizer) -> str:
+    if isinstance(engine, cpu.Synthesizer | cpu_subscale.Synthesizer):
+        return engine.isa
+    return torch.backends.cpu.get_cpu_capability()
+
+
 def _parts(
     stream: Stream, engine: cpu.Synthesizer | cpu_subscale.Synthesizer, windows: int
 ) -> dict[str, float]:
-    best_s, best = float("inf"), np.ones(len(PARTS))
+    names = PARTS if isinstance(engine, cpu.Synthesizer) else UTTERANCE_PARTS
+    best_s, best = float("inf"), np.ones(len(names))
     for _ in range(windows):
         engine.count_ticks()
         before = time.perf_counter()
@@ -132,7 +139,7 @@ def _parts(
             best_s, best = spent_s, engine.ticks.astype(np.float64)
     engine.ticks = None
     tick_us = 1e6 * best_s / stream.samples * stream.factor * best / best.sum()
-    return {f"{part}_us": float(us) for part, us in zip(PARTS, tick_us, strict=True)}
+    return {f"{part}_us": float(us) for part, us in zip(names, tick_us, strict=True)}
 
 
 def voices(name: str, context_channels: int = 64) -> Iterator[Checkpoint]:

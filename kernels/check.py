@@ -22,11 +22,11 @@ def _require(condition: bool, expected: str, got: object) -> None:
 
 def check_plain(model: ModelConfig) -> None:
     """Raises BackendUnavailable for subscale and fused voices, where streams are to be plain."""
-    if model.subscale > 1 or model.fused > 1:
+    if not model.plain:
         kind = f"voice of subscale {model.subscale}" if model.fused == 1 else "fused voice"
         raise BackendUnavailable(
-            f"a {kind} is spoken an utterance at a time (wavernn "
-            "synth), not as streams side by side; take a voice of subscale 1"
+            f"a {kind} is spoken an utterance at a time, not as streams side by side; wavernn "
+            "bench says how fast one is"
         )
 
 

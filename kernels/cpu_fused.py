@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -15,6 +16,19 @@ from wavernn.kernels.native import ABI
 from wavernn.kernels.pack import FORMATS
 from wavernn.kernels.pack_fused import pack_fused
 from wavernn.kernels.utterance import Utterance
+
+
+class Weights:
+    """A packed voice in the form that the library takes."""
+
+    def __init__(self, checkpoint: Checkpoint, format: str) -> None:
+        # whose identity is its name here
+        self.checkpoint = checkpoint
+        self.fused, self._arrays = native.fused_of(pack_fused(checkpoint, format))
+
+
+# of voices that are open: each once, however many utterances are spoken with it
+_opened: WeakValueDictionary[tuple[int, str], Weights] = WeakValueDictionary()
 
 
 class Synthesizer(cpu_subscale.Synthesizer):
@@ -42,7 +56,10 @@ class Synthesizer(cpu_subscale.Synthesizer):
             raise ValueError(f"threads must be at least 1, got {threads}")
         self.isa = isa or native.isa()
         self._library = native.library()
-        self._fused, self._arrays = native.fused_of(pack_fused(checkpoint, self.format))
+        key = id(checkpoint), self.format
+        self._packed = _opened.get(key) or Weights(checkpoint, self.format)
+        _opened[key] = self._packed
+        self._fused = self._packed.fused
         self.pre_emphasis, self.utterance = config.pre_emphasis, Utterance(config)
         self.h_8U = np.zeros((8, self._fused.part), np.float32)
         self.memory_1 = np.zeros(1)

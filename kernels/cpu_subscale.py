@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import math
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -12,17 +16,49 @@ from wavernn.checkpoint import Checkpoint
 from wavernn.errors import BackendUnavailable
 from wavernn.kernels import check, native
 from wavernn.kernels.cpu import unavailable as unavailable
-from wavernn.kernels.native import ABI, PARTS
-from wavernn.kernels.pack import FORMATS, pack
-from wavernn.kernels.pack_context import columns_beside_R, pack_context
-from wavernn.kernels.utterance import Utterance, lane_voice
+from wavernn.kernels.native import ABI, UTTERANCE_PARTS
+from wavernn.kernels.pace import Pace
+from wavernn.kernels.pack import FORMATS
+from wavernn.kernels.pack_context import split
+from wavernn.kernels.packfile import packed
+from wavernn.kernels.utterance import Utterance
 from wavernn.model import LEVELS, SILENT_CODE
+
+
+class Weights:
+    """A packed voice in the form that the library takes."""
+
+    def __init__(self, checkpoint: Checkpoint, format: str) -> None:
+        # whose identity is its name here
+        self.checkpoint = checkpoint
+        lanes, context = split(packed(checkpoint, format))
+        self.model, self._arrays = native.model_of(lanes)
+        self.context, self._more = native.context_of(context)
+
+
+# of voices that are open: each once, however many utterances are spoken with it
+_opened: WeakValueDictionary[tuple[int, str], Weights] = WeakValueDictionary()
+
+
+def _weights(checkpoint: Checkpoint, format: str) -> Weights:
+    key = id(checkpoint), format
+    found = _opened.get(key)
+    if found is None:
+        found = _opened[key] = Weights(checkpoint, format)
+    return found
+
+
+@cache
+def _helpers(threads: int) -> ThreadPoolExecutor:
+    """Threads that all utterances share, since none has to come."""
+    return ThreadPoolExecutor(threads, "wavernn-lanes")
 
 
 class Synthesizer:
     """The samples of one utterance in C++; see `kernels.SubscaleSynthesizer`.
 
-    With several threads each has a part of the lanes, and they wait for each other once a tick.
+    With several threads each has a part of the lanes, and they wait for each other once a tick;
+    where one alone turns out to be faster, calls have one (`pace`).
     """
 
     # logits of a byte
@@ -45,33 +81,32 @@ class Synthesizer:
         self.isa = isa or native.isa()
         self.threads = min(threads, config.subscale)
         self._library = native.library()
-        self._model, self._arrays = native.model_of(
-            pack(lane_voice(checkpoint), self.format, columns_beside_R(checkpoint))
-        )
-        self._context, self._more = native.context_of(pack_context(checkpoint, self.format))
+        self._weights = _weights(checkpoint, self.format)
+        self._model, self._context = self._weights.model, self._weights.context
         self.pre_emphasis, self.reach = config.pre_emphasis, 1 << config.context_layers
         self.utterance = Utterance(config)
+        # the tick from which on all lanes are at work
+        self._all_begun = (config.subscale - 1) * self.utterance.order.lag_steps
         # the calling thread runs a part as well
-        self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
-        self._barrier = np.zeros(32, np.uint32)
-        self.h_U2H = np.zeros((config.subscale, 2, self._model.half), np.float32)
+        self._pool = _helpers(self.threads - 1) if self.threads > 1 else None
+        self.pace = Pace(self.threads)
+        self._meeting = native.zeros(4 * native.MEETING)
+        # lanes of two threads share no line of the cache
+        shape = config.subscale, 2, self._model.half
+        self.h_U2H = native.zeros(4 * math.prod(shape)).view(np.float32).reshape(shape)
         self.code_U2 = np.empty((config.subscale, 2), np.uint8)
         self.memory_1 = np.zeros(1)
-        self._spaces = [
-            native.zeros(
-                self._library.wavernn_utterance_bytes(
-                    self.isa.encode(), self._model, self._context, rank, self.threads
-                )
-            )
-            for rank in range(self.threads)
-        ]
-        # ticks of native.PARTS are added to it, where it's set
+        self.workspace_bytes: int = self._library.wavernn_utterance_bytes(
+            self.isa.encode(), self._model, self._context, self.threads
+        )
+        self._space = native.zeros(self.workspace_bytes)
+        # ticks of UTTERANCE_PARTS are added to it, where it's set
         self.ticks: np.ndarray | None = None
         self.reset()
 
     def count_ticks(self) -> None:
-        """From here on, adds the time of each part of `native.PARTS` to `ticks`."""
-        self.ticks = np.zeros(len(PARTS), np.uint64)
+        """From here on, adds the time of each part of `UTTERANCE_PARTS` to `ticks`."""
+        self.ticks = np.zeros(len(UTTERANCE_PARTS), np.uint64)
 
     def reset(self) -> None:
         """Puts the utterance back to its start."""
@@ -144,28 +179,33 @@ class Synthesizer:
             gates_NG, codes_W2 = u.gates_NG.contiguous(), np.ascontiguousarray(u.codes_W2)
             arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
             arrays |= {"temperature": heat_1, "codes": codes_W2, "h": self.h_U2H}
-            arrays |= {"code": self.code_U2, "barrier": self._barrier}
+            arrays |= {"code": self.code_U2, "meeting": self._meeting, "workspace": self._space}
             if self.ticks is not None:
                 arrays["times"] = self.ticks
-            calls = []
-            for rank, space in enumerate(self._spaces):
-                call = native.Utterance(abi=ABI, rank=rank, ranks=self.threads, first=first)
+            threads, calls = self.pace.threads(), []
+            for rank in range(threads):
+                call = native.Utterance(abi=ABI, rank=rank, ranks=threads, first=first)
                 call.ticks, call.given, call.base = until - first, u.given, u.base
-                call.window, call.workspace = len(codes_W2), space.ctypes.data
+                call.window = len(codes_W2)
                 call.gates = gates_NG.data_ptr()
                 for name, array in arrays.items():
                     setattr(call, name, array.ctypes.data)
                 calls.append(call)
+            started = time.perf_counter()
             self._together(calls)
+            if first > self._all_begun:
+                self.pace.note(threads, until - first, time.perf_counter() - started)
             u.codes_W2 = codes_W2
         return u.take(until)
 
     def _together(self, calls: list[native.Utterance]) -> None:
-        """Runs calls at once, the first in this thread."""
+        """Runs calls at once, the first in this thread, which waits for none that hasn't begun."""
+        self._meeting[:] = 0
         others = [self._pool.submit(self._enter, call) for call in calls[1:]] if self._pool else []
         self._enter(calls[0])
         for other in others:
-            other.result()
+            if not other.cancel():
+                other.result()
 
     def _enter(self, call: native.Utterance) -> None:
         status = self._library.wavernn_run_utterance(

@@ -7,6 +7,7 @@ reference draws.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import Conditioning
-from wavernn.kernels import cpu, reference
+from wavernn.kernels import cpu, cpu_subscale, reference, reference_subscale
 from wavernn.kernels.example import example_mel
 from wavernn.rng import uniforms
 
@@ -61,6 +62,53 @@ def _speak(voice: Checkpoint, gates_1NG: torch.Tensor, reference_samples: int) -
     return np.concatenate(codes, 1), equal
 
 
+def _speak_utterance(
+    voice: Checkpoint, gates_1NG: torch.Tensor, reference_samples: int
+) -> tuple[Any, int]:
+    """Does the same for a subscale voice.
+
+    The reference scores an utterance of those first samples, so that a draw on an edge counts for
+    no more than itself.
+    """
+    hop = voice.config.model.conditioning_hop_samples
+    engine = cpu_subscale.Synthesizer(voice, "float32")
+    uniform_T2 = uniforms(0, 0, gates_1NG.shape[1] * hop)
+    rows, few_T2 = gates_1NG[0, : reference_samples // hop], uniform_T2[:reference_samples]
+    first_T2, equal = engine.run(rows, few_T2, last=True), 0
+    if reference_samples:
+        logits = reference_subscale.Synthesizer(voice).score(rows, first_T2)
+        for known_2, draw_2, *logits_2Q in zip(first_T2, few_T2, *logits, strict=True):
+            drawn = [
+                reference.inverse_cdf(torch.from_numpy(logits_Q), float(draw))
+                for logits_Q, draw in zip(logits_2Q, draw_2, strict=True)
+            ]
+            equal += drawn == known_2.tolist()
+    engine.reset()
+    return engine.run(gates_1NG[0], uniform_T2, last=True)[None], equal
+
+
+Logits = tuple[np.ndarray, np.ndarray]
+
+
+def _scores(
+    voice: Checkpoint, gates_1NG: torch.Tensor, codes_1T2: np.ndarray
+) -> Iterator[tuple[np.ndarray, Logits, Logits]]:
+    """Known codes [T, 2] in pieces, with their logits [T, Q] by float32 and by int8."""
+    formats = ("float32", "int8")
+    if voice.config.model.subscale > 1:
+        lanes = [cpu_subscale.Synthesizer(voice, format) for format in formats]
+        exact, quantised = (engine.score(gates_1NG[0], codes_1T2[0]) for engine in lanes)
+        yield codes_1T2[0], exact, quantised
+        return
+    hop = voice.config.model.conditioning_hop_samples
+    engines = [cpu.Synthesizer(voice, 1, format) for format in formats]
+    for row in range(0, gates_1NG.shape[1], ROWS):
+        codes = codes_1T2[:, row * hop : (row + ROWS) * hop]
+        both = [e.score(gates_1NG[:, row : row + ROWS], codes) for e in engines]
+        exact, quantised = ((coarse[0], fine[0]) for coarse, fine in both)
+        yield codes[0], exact, quantised
+
+
 def check(voice: Checkpoint, seconds: float = 3.0, reference_s: float = 0.3) -> dict[str, Any]:
     """Judges both formats on speech that float32 made from the example mel; plain figures.
 
@@ -72,17 +120,15 @@ def check(voice: Checkpoint, seconds: float = 3.0, reference_s: float = 0.3) -> 
     mel_NM = torch.from_numpy(example_mel(voice, frames))
     gates_1NG = torch.cat(list(Conditioning(voice).push(mel_NM, last=True)))[None]
     compared = min(round(reference_s * config.rate_hz / hop), gates_1NG.shape[1]) * hop
-    codes_1T2, equal = _speak(voice, gates_1NG, compared)
-    engines = [cpu.Synthesizer(voice, 1, format) for format in ("float32", "int8")]
+    speak = _speak if voice.config.model.subscale == 1 else _speak_utterance
+    codes_1T2, equal = speak(voice, gates_1NG, compared)
     kl_2, change_2, difference_2 = np.zeros((3, 2))
     T = codes_1T2.shape[1]
-    for row in range(0, gates_1NG.shape[1], ROWS):
-        codes = codes_1T2[:, row * hop : (row + ROWS) * hop]
-        exact, quantised = (e.score(gates_1NG[:, row : row + ROWS], codes) for e in engines)
+    for codes_T2, exact, quantised in _scores(voice, gates_1NG, codes_1T2):
         for half in (0, 1):
-            p_TQ, q_TQ = exact[half][0], quantised[half][0]
+            p_TQ, q_TQ = exact[half], quantised[half]
             kl_2[half] += divergence(p_TQ, q_TQ).sum() / T
-            nll_T = likelihood(q_TQ, codes[0, :, half]) - likelihood(p_TQ, codes[0, :, half])
+            nll_T = likelihood(q_TQ, codes_T2[:, half]) - likelihood(p_TQ, codes_T2[:, half])
             change_2[half] += nll_T.sum() / T
             difference_2[half] += np.abs(nll_T).sum() / T
     return {

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
+from wavernn.conditioning import BLOCK_FRAMES
 from wavernn.cost import channel_bytes, checkpoint_bytes
+from wavernn.kernels import cpu_subscale, native
 from wavernn.kernels.cpu import LANES
 from wavernn.kernels.pack import FORMATS, GROUP
 from wavernn.kernels.pack_fused import pack_fused
 from wavernn.kernels.packfile import packed
 from wavernn.model import LEVELS
+from wavernn.subscale import Order
 
 
 def _whole(size: int, unit: int) -> int:
@@ -33,17 +36,36 @@ def workspace_bytes(hidden: int, projection: int, lanes: int, format: str, threa
     return sum(_whole(size, 64) for size in sizes)
 
 
+def utterance_bytes(voice: Checkpoint, format: str = FORMATS[0]) -> int:
+    """Bytes that the native engine holds for an utterance of a subscale voice, at most.
+
+    What the library asks for; h in float32, the last codes, the de-emphasis' memory; where threads
+    meet; codes and gate input of the samples that aren't due yet. Raises BackendUnavailable.
+    """
+    model = voice.config.model
+    lanes = cpu_subscale.Synthesizer(voice, format)
+    state = 4 * model.subscale * 2 * _whole(model.hidden // 2, GROUP) + 2 * model.subscale + 8
+    samples = Order.of(model).held(BLOCK_FRAMES * voice.config.mel.hop_samples)
+    rows = samples // model.conditioning_hop_samples + 2
+    window = 2 * samples + 4 * rows * model.gate_rows
+    return lanes.workspace_bytes + state + 4 * native.MEETING + window
+
+
 def memory_bytes(voice: Checkpoint, channels: int, lanes: int, format: str = FORMATS[0]) -> int:
     """Bytes that the native engine holds on one thread, weights included.
 
     The packed weights, once; the float32 weights of the checkpoint and of the conditioner; one
     workspace of `lanes` streams; for each channel h in float32, its last code, its sample index,
-    the de-emphasis' memory, its temperature, its row twice, and what the conditioner keeps.
+    the de-emphasis' memory, its temperature, its row twice, and what the conditioner keeps. A
+    channel of a subscale voice has `utterance_bytes` instead of the loop's part.
     """
     model = voice.config.model
     if model.fused == 2:
         return _fused_bytes(voice, channels, format)
     weights = sum(_whole(array.nbytes, 64) for array in packed(voice, format).arrays.values())
+    if model.subscale > 1:
+        each = utterance_bytes(voice, format) + channel_bytes(voice.config)
+        return checkpoint_bytes(voice.config) + weights + channels * each
     space = workspace_bytes(model.hidden, model.projection, lanes, format)
     state = 4 * 2 * _whole(model.hidden // 2, GROUP) + 2 + 8 + 8 + 4 + 8 + 4
     channel = state + channel_bytes(voice.config)
@@ -63,7 +85,12 @@ def _fused_bytes(voice: Checkpoint, utterances: int, format: str) -> int:
 
 
 def table(voice: Checkpoint, counts: tuple[int, ...] = (1, 4, 16, 64)) -> dict[str, int]:
-    """`memory_bytes` by the number of channels, with as many lanes as a loop carries at most."""
+    """`memory_bytes` by the number of channels, with as many lanes as a loop carries at most.
+
+    Empty for a subscale voice where the native engine isn't there, which it would ask.
+    """
+    if voice.config.model.subscale > 1 and kernels.unavailable("cpu", voice.config.model.subscale):
+        return {}
     return {str(n): memory_bytes(voice, n, min(n, LANES)) for n in counts}
 
 
@@ -77,6 +104,4 @@ def backends(subscale: int = 1, fused: int = 1) -> dict[str, str]:
 def _runs(name: str) -> str:
     if name != "cpu":
         return "runs"
-    from wavernn.kernels import native
-
     return f"runs: {native.isa()} (has {', '.join(native.isas())})"

@@ -31,6 +31,9 @@ VARIABLE = "WAVERNN_ISA"
 # names another build of the library
 LIBRARY = "WAVERNN_ENGINE"
 PARTS = ("recurrence", "gates", "projection", "quantise", "logits", "softmax", "draw")
+UTTERANCE_PARTS = (*PARTS, "context")
+# words that the threads of an utterance meet at
+MEETING = 640
 MATRICES = ("gates0", "gates1", "candidate0", "candidate1", "O1", "O2", "O3", "O4")
 FUSED_MATRICES = (
     *("gates", "candidate"),
@@ -116,7 +119,7 @@ class Utterance(ctypes.Structure):
         ("rank", c_int32),
         ("ranks", c_int32),
         *((name, c_int64) for name in ("first", "ticks", "given", "base", "window")),
-        *((name, c_void_p) for name in ("h", "code", "workspace", "barrier")),
+        *((name, c_void_p) for name in ("h", "code", "workspace", "meeting")),
         *((name, c_void_p) for name in ("gates", "seed", "uniform", "known", "temperature")),
         *((name, c_void_p) for name in ("codes", "logits", "times")),
     )
@@ -156,9 +159,7 @@ def library() -> ctypes.CDLL:
     lib.wavernn_run_utterance.argtypes = (
         *(c_char_p, POINTER(Model), POINTER(Context), POINTER(Utterance)),
     )
-    lib.wavernn_utterance_bytes.argtypes = (
-        *(c_char_p, POINTER(Model), POINTER(Context), c_int32, c_int32),
-    )
+    lib.wavernn_utterance_bytes.argtypes = (*(c_char_p, POINTER(Model), POINTER(Context), c_int32),)
     lib.wavernn_utterance_bytes.restype = c_uint64
     lib.wavernn_run_fused.argtypes = (c_char_p, POINTER(Fused), POINTER(Utterance))
     lib.wavernn_fused_bytes.argtypes = (POINTER(Fused),)

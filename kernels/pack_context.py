@@ -1,4 +1,7 @@
-"""The context of a subscale voice laid out for the native engine; see `csrc/api.h`."""
+"""A subscale voice laid out for the native engine: its lanes and their context; see `csrc/api.h`.
+
+Both are in one `Packed`: what is the context's has the names of `PREFIX`, in the header too.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,36 @@ import torch
 
 from wavernn.checkpoint import Checkpoint
 from wavernn.context import features
-from wavernn.kernels.pack import GATE_SCALE_3, GROUP, Packed, kind, pack_matrix, padded
+from wavernn.kernels.pack import GATE_SCALE_3, GROUP, Packed, kind, pack, pack_matrix, padded
+from wavernn.kernels.utterance import lane_voice
 from wavernn.model import LEVELS
+
+PREFIX = "context."
+
+
+def pack_subscale(voice: Checkpoint, format: str) -> Packed:
+    """Lays a subscale voice out in a format of `pack.FORMATS`."""
+    lanes, context = (
+        pack(lane_voice(voice), format, columns_beside_R(voice)),
+        pack_context(voice, format),
+    )
+    return Packed(
+        lanes.arrays | {PREFIX + name: array for name, array in context.arrays.items()},
+        lanes.header | {PREFIX + name: number for name, number in context.header.items()},
+    )
+
+
+def split(packed: Packed) -> tuple[Packed, Packed]:
+    """The plain voice that each lane is, and the context, of a packed subscale voice."""
+
+    def part(wanted: bool) -> Packed:
+        of = [
+            {k.removeprefix(PREFIX): v for k, v in d.items() if k.startswith(PREFIX) == wanted}
+            for d in (packed.arrays, packed.header)
+        ]
+        return Packed(*of)
+
+    return part(False), part(True)
 
 
 def code_tables(voice: Checkpoint) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -21,9 +22,10 @@ from wavernn.checkpoint import Checkpoint
 from wavernn.errors import CheckpointError
 from wavernn.files import write_atomic
 from wavernn.kernels.pack import FORMATS, GROUP, KINDS, SUM_LIMIT, Packed, kind, pack
+from wavernn.kernels.pack_context import pack_subscale, split
 from wavernn.model import LEVELS
 
-# raise it whenever `pack` changes what it writes
+# raise it whenever `pack`, `pack_context` or `context.features` changes what is written
 VERSION = "1"
 
 log = logging.getLogger(__name__)
@@ -94,7 +96,9 @@ def _expect(array: np.ndarray, dtype: type, *shape: int) -> None:
 
 def _check(packed: Packed) -> None:
     """Raises ValueError, TypeError or KeyError where the native engine would read astray."""
+    packed, context = split(packed)
     header, arrays = packed.header, packed.arrays
+    C = _check_context(context, header) if context.header else 0
     sizes = ("units", "half", "projection", "hop")
     if header["format"] not in FORMATS or any(type(header[name]) is not int for name in sizes):
         raise ValueError(f"its header is {header}")
@@ -109,12 +113,34 @@ def _check(packed: Packed) -> None:
     _expect(arrays["past"], row, 2, LEVELS, 2, groups, 3, GROUP)
     _expect(arrays["now"], row, LEVELS, 1, groups, 3, GROUP)
     _expect(arrays["rows_scale"], np.float32, 3)
-    shapes = {f"gates{k}": (2 * groups, 2 * half) for k in range(2)}
+    shapes = {f"gates{k}": (2 * groups, 2 * half + C) for k in range(2)}
     shapes |= {f"candidate{k}": (groups, 2 * half) for k in range(2)}
     shapes |= dict.fromkeys(("O1", "O3"), (P // GROUP, half))
     shapes |= dict.fromkeys(("O2", "O4"), (LEVELS // GROUP, P))
     for name, (rows, columns) in shapes.items():
         _check_matrix(arrays, name, kind(header["format"], name), rows, columns)
+
+
+def _check_context(context: Packed, voice: dict[str, Any]) -> int:
+    """Does the same for a subscale voice's context; returns its channels."""
+    header, arrays = context.header, context.arrays
+    limits = {"factor": (2, 64), "horizon": (0, 1023), "layers": (1, 16), "channels": (1, 1 << 15)}
+    for name, (low, high) in limits.items():
+        if type(header[name]) is not int or not low <= header[name] <= high:
+            raise ValueError(f"its context's header is {header}")
+    factor, C, layers = header["factor"], header["channels"], header["layers"]
+    if C % GROUP or voice["hop"] % factor:
+        raise ValueError(f"its context's header is {header}")
+    _expect(arrays["coarse"], np.float32, factor - 1, LEVELS, C)
+    _expect(arrays["fine"], np.float32, factor - 1, C)
+    _expect(arrays["lanes"], np.float32, factor, C)
+    for layer in range(layers):
+        _check_matrix(arrays, f"taps{layer}", "floats", C // GROUP, 2 * C)
+        _expect(arrays[f"taps{layer}.bias"], np.float32, C)
+    for k in range(2):
+        name = f"candidate{k}"
+        _check_matrix(arrays, name, kind(voice["format"], name), voice["half"] // GROUP, C)
+    return int(C)
 
 
 def _check_matrix(
@@ -159,8 +185,9 @@ def packed(voice: Checkpoint, format: str) -> Packed:
 
     What the cache holds and can't be used is replaced; a cache that can't be written is no error.
     """
+    lay_out = pack if voice.config.model.subscale == 1 else pack_subscale
     if voice.path is None:
-        return pack(voice, format)
+        return lay_out(voice, format)
     name, sha256 = voice.path.stem, voice.sha256
     path = cache_folder() / f"{name}.{format}.{sha256[:16]}.safetensors"
     try:
@@ -168,7 +195,7 @@ def packed(voice: Checkpoint, format: str) -> Packed:
             return load(path, sha256)
     except CheckpointError as error:
         log.warning("%s; packing %s again", error, voice.path)
-    result = pack(voice, format)
+    result = lay_out(voice, format)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # one for each name and format, so that the folder stays small while a voice is trained

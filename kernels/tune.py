@@ -9,6 +9,7 @@ import numpy as np
 
 from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
+from wavernn.kernels import check
 from wavernn.kernels.bench_cpu import Windows
 
 CHUNK_S = 10e-3
@@ -32,6 +33,7 @@ def tune(
     chunk of 10 ms takes, interruptions included. A row is `real_time` where each stream is faster
     than real time by MARGIN. Raises BackendUnavailable.
     """
+    check.check_plain(voice.config.model)
     loaded, rate_hz = kernels.load(backend), voice.config.mel.rate_hz
     chunk = max(round(rate_hz * CHUNK_S), 1)
     for size in SIZES:

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
+from wavernn.engine import Engine
 from wavernn.serve import aliases
 from wavernn.serve.errors import documented, not_found
 from wavernn.serve.requests import ServiceDep, client_of
@@ -45,6 +46,9 @@ class Voice(BaseModel):
     name: str
     sample_rate: int = Field(description="In Hz.")
     default: bool
+    delay_ms: float = Field(
+        description="How far audio is behind the mel: look-ahead, and a subscale voice's lanes."
+    )
     mel: dict[str, Any] = Field(description="How a mel for /v1/vocode must be computed.")
 
 
@@ -77,6 +81,11 @@ def is_model(name: str, service: Service) -> bool:
     return name in models_of(service) or name in aliases.MODELS
 
 
+def _delay_ms(engine: Engine) -> float:
+    ahead = engine.voice.config.model.lookahead_frames * engine.hop_samples
+    return 1000 * (ahead + engine.delay_samples) / engine.rate_hz
+
+
 @router.get("/v1/models")
 async def models(service: ServiceDep) -> Models:
     """List what may be given as a request's model."""
@@ -106,6 +115,7 @@ async def voices(service: ServiceDep) -> Voices:
             name=name,
             sample_rate=engine.rate_hz,
             default=number == 0,
+            delay_ms=_delay_ms(engine),
             mel=asdict(engine.voice.config.mel),
         )
         for number, (name, engine) in enumerate(service.engines.items())

@@ -32,7 +32,8 @@ ALIASES = {
         "cli",
     ),
     **dict.fromkeys(
-        ("synthesis", "endtoend", "vocoder", "channel", "capacity", "live", "waking"), "engine"
+        ("synthesis", "endtoend", "vocoder", "channel", "lanes", "capacity", "live", "waking"),
+        "engine",
     ),
 }
 # what `wavernn --help` may load besides the standard library

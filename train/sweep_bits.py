@@ -38,7 +38,7 @@ def engine_bits(
     Frames and sub-tensors aren't told apart here, so their bits are None.
     """
     model = voice.config.model
-    kind = _plain if model.subscale == model.fused == 1 else _in_order
+    kind = _plain if model.plain else _in_order
     score = kind(voice, backend, format)
     hop = features.hop_samples
     most = max(1.0, seconds_per_clip * features.rate_hz / hop)

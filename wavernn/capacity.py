@@ -7,8 +7,9 @@ import time
 import numpy as np
 
 from wavernn.checkpoint import Checkpoint
-from wavernn.engine import LANES_PER_THREAD, Engine
+from wavernn.engine import Engine
 from wavernn.kernels.example import example_mel
+from wavernn.lanes import usual_lanes
 
 # of speech that each stream is given, and rounds of which the best counts
 SECONDS, ROUNDS = 1.0, 3
@@ -28,7 +29,7 @@ def measure(
 
     Raises BackendUnavailable.
     """
-    lanes = lanes or LANES_PER_THREAD * threads
+    lanes = lanes or usual_lanes(voice, threads)
     mel = voice.config.mel
     frames = max(round(SECONDS * mel.rate_hz / mel.hop_samples), 1)
     mel_NM = example_mel(voice, frames)

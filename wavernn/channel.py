@@ -228,9 +228,9 @@ class Channel:
         return BLOCK_FRAMES + self._conditioning.lookahead - there
 
     def deliver(self, samples_T: np.ndarray, now_s: float) -> list[Waiting]:
-        """Hands a chunk over to the reader; returns the tasks to `wake`."""
+        """Hands a chunk, which may be empty, over to the reader; returns the tasks to `wake`."""
         self.made += len(samples_T)
-        if self._over:
+        if self._over or not len(samples_T):
             return []
         if math.isnan(self.first_audio_s):
             self.first_audio_s = now_s
@@ -243,8 +243,8 @@ class Channel:
         return waiting
 
     def finished(self) -> bool:
-        """True where all that was pushed is spoken."""
-        return self._fed_last and not self.gate_frames
+        """True where all that was pushed was taken, and nobody ended the stream."""
+        return self._fed_last and not self.gate_frames and not self._over
 
     def fail(self, error: BaseException) -> None:
         """Ends the stream with the engine's failure."""

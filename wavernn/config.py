@@ -152,18 +152,17 @@ class ModelConfig:
         for key, (low, high) in limits.items():
             value = getattr(self, key)
             require(low <= value <= high, f"model.{key} must lie in {low}..{high}, got {value}")
+        hop = self.conditioning_hop_samples
         require(
             self.fused == 1
-            or (self.fused, self.subscale, self.hidden % 8, self.conditioning_hop_samples % 2)
-            == (2, 1, 0, 0),
+            or (self.fused, self.subscale, self.hidden % 8, hop % 2) == (2, 1, 0, 0),
             "model.fused is 1, or 2 with subscale 1, a hidden that 8 divides and an even "
-            f"conditioning_hop_samples; got {self.fused} with {self.subscale}, {self.hidden} and "
-            f"{self.conditioning_hop_samples}",
+            f"conditioning_hop_samples; got {self.fused}, {self.subscale}, {self.hidden}, {hop}",
         )
         require(
-            self.conditioning_hop_samples % self.subscale == 0,
-            "model.subscale must divide model.conditioning_hop_samples "
-            f"({self.conditioning_hop_samples}), got {self.subscale}",
+            hop % self.subscale == 0,
+            f"model.subscale must divide model.conditioning_hop_samples ({hop}), "
+            f"got {self.subscale}",
         )
         require(
             self.subscale == 1 or 1 << self.context_layers > self.subscale_horizon,
@@ -171,6 +170,11 @@ class ModelConfig:
             f"but the horizon alone is {self.subscale_horizon}; set "
             f"model.context_layers to {self.subscale_horizon.bit_length()} or more",
         )
+
+    @property
+    def plain(self) -> bool:
+        """Whether samples are made one by one, so that streams can run side by side."""
+        return self.subscale == self.fused == 1
 
     @property
     def history_frames(self) -> int:

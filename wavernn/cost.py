@@ -12,6 +12,7 @@ from wavernn.config import Config
 from wavernn.fused import NIBBLES, network
 from wavernn.model import LEVELS, WaveRNN
 from wavernn.sparse import density
+from wavernn.subscale import Order
 
 
 def operations_per_sample(model: WaveRNN) -> dict[str, float]:
@@ -48,7 +49,8 @@ def weight_bytes(model: WaveRNN, block_rows: int, block_columns: int) -> dict[st
     """Bytes that the sample loop reads per sample, by number format.
 
     Sparse matrices carry a 16-bit index per block of block_rows x block_columns; the three rows
-    that enter the gates are 16 bit wide in every format but float32.
+    that enter the gates are 16 bit wide in every format but float32. A subscale voice reads all of
+    it once for the samples of a tick; what its lanes see of each other is float32 in all formats.
     """
     kept, blocks = 0, 0
     for weight in model.matrices().values():
@@ -61,6 +63,11 @@ def weight_bytes(model: WaveRNN, block_rows: int, block_columns: int) -> dict[st
     kept, blocks = kept // at_once, blocks // at_once
     # fused: what a unit of four fine bytes adds is float32
     more = 0 if at_once == 1 else 4 * 4 * 3 * model.config.hidden // 2
+    if model.config.subscale > 1:
+        # convolutions, and of each earlier sample in the column, half of all, a row and a vector
+        context = sum(w.numel() for w in model.context.layers.parameters())
+        context += (model.config.subscale - 1) * model.config.context_channels
+        more += 4 * context
     return {
         "float32": 4 * (kept + rows) + 2 * blocks + more,
         "bfloat16": 2 * (kept + rows) + 2 * blocks + more,
@@ -96,12 +103,32 @@ def memory_bytes(config: Config, channels: int) -> int:
     """Bytes that the reference engine holds for a number of channels, weights included.
 
     The weights of the sample loop stand once more in float64. A channel keeps h in float64, its
-    last code, its sample index, the de-emphasis' memory, and what the conditioner keeps.
+    last code, its sample index, the de-emphasis' memory, and what the conditioner keeps. One of a
+    subscale or fused voice has state and weights of its own.
     """
     loop = ("R", "I_", "rows", "upper", "O", "X", "context")
     weights = 8 * sum(n for name, n in _sizes(config).items() if name.startswith(loop))
+    if not config.model.plain:
+        each = weights + _utterance_bytes(config) + channel_bytes(config)
+        return checkpoint_bytes(config) + channels * each
     channel = 8 * config.model.hidden + 2 + 8 + 8 + channel_bytes(config)
     return checkpoint_bytes(config) + weights + channels * channel
+
+
+def _utterance_bytes(config: Config) -> int:
+    """Bytes of the reference's lanes, and of what it's given ahead, but for the loop's weights."""
+    model, order = config.model, Order.of(config.model)
+    lanes = model.subscale * (8 * model.hidden + 2 + 8 + 8)
+    # of e the last F + 1, of which the first layer sees two; of the others' input the last 2^j + 1
+    columns = max(order.lag_steps, 2) + sum((1 << j) + 1 for j in range(1, model.context_layers))
+    columns_bytes = 8 * model.subscale * columns * model.context_channels
+    if model.subscale == 1:
+        columns_bytes = 0
+    samples = order.held(BLOCK_FRAMES * config.mel.hop_samples)
+    rows = samples // model.conditioning_hop_samples + 2
+    # codes, draws and gate input; the rows of bytes once more, which the context reads as well
+    window = (2 + 8) * samples + 4 * rows * model.gate_rows
+    return lanes + columns_bytes + window + 8 * _sizes(config)["rows"]
 
 
 def describe(voice: Checkpoint, backends: dict[str, str]) -> dict[str, Any]:

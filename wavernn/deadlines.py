@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wavernn.config import Config
+from wavernn.subscale import Order
 
 # the frames of 8 and 16 ms that telephony and browsers give
 BUDGETS_MS = (8, 16)
@@ -30,23 +31,27 @@ class Delay:
     margin_samples: int
     # frames that the conditioner sees after the one that is said
     lookahead_frames: int
+    # of a subscale voice, whose lanes are ahead of what is said
+    ahead_samples: int = 0
 
     @classmethod
     def of(cls, config: Config) -> Delay:
         """The delay of the voices of a configuration."""
         mel = config.mel
         margin = (mel.fft_samples - mel.hop_samples) // 2
-        return cls(mel.rate_hz, mel.hop_samples, margin, config.model.lookahead_frames)
+        ahead = Order.of(config.model).lookahead_samples
+        return cls(mel.rate_hz, mel.hop_samples, margin, config.model.lookahead_frames, ahead)
 
     def needed(self, samples: int) -> int:
         """How many samples must have been heard until so many can have been said."""
-        frames = -(-samples // self.hop_samples)
+        frames = -(-(samples + self.ahead_samples) // self.hop_samples)
         return (frames + self.lookahead_frames) * self.hop_samples + self.margin_samples
 
     @property
     def samples(self) -> int:
-        """The delay in samples: a hop, the look-ahead, and the transform's margin."""
-        return self.needed(1)
+        """The delay in samples: a hop, both kinds of look-ahead, and the transform's margin."""
+        frames = 1 + self.lookahead_frames
+        return self.ahead_samples + frames * self.hop_samples + self.margin_samples
 
     def with_frames(self, frame_samples: int) -> int:
         """The delay in samples where the microphone gives `frame_samples` at a time.
@@ -55,7 +60,7 @@ class Delay:
         counts, since playing can't wait anew for each.
         """
         step = math.gcd(self.hop_samples, frame_samples)
-        return self.samples + frame_samples - step + -self.samples % step
+        return self.samples + frame_samples - step + -self.margin_samples % step
 
     def table(self, frame_samples: int) -> dict[str, Any]:
         """The delay and its parts, in samples and milliseconds."""
@@ -67,6 +72,7 @@ class Delay:
             "hop_samples": self.hop_samples,
             "lookahead_samples": self.lookahead_frames * self.hop_samples,
             "window_samples": self.margin_samples,
+            "subscale_samples": self.ahead_samples,
             "frame_samples": frame_samples,
             "samples_with_frames": whole,
             "ms_with_frames": whole * ms,

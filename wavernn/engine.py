@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from wavernn import kernels
 from wavernn.channel import Channel
 from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import BLOCK_FRAMES, Conditioning
 from wavernn.cost import channel_bytes
 from wavernn.errors import EngineBusy
+from wavernn.lanes import delay_samples, open_lanes, usual_lanes
 from wavernn.vocoder import check_draws
 from wavernn.waking import Waiting, wake
 
-# streams that share one reading of the weights in a thread of the native engine
-LANES_PER_THREAD = 16
 # Frames of a launch: one for a stream that begins, two when all are under way, four where all are
 # this far ahead of who listens. Longer launches cost less, but a new stream waits for their end.
 SHORT_FRAMES, MIDDLE_FRAMES, LONG_FRAMES = 1, 2, 4
@@ -71,21 +68,14 @@ class Engine:
         self.voice = voice
         self.rate_hz, self.hop_samples, self.bands = mel.rate_hz, mel.hop_samples, mel.bands
         self.channels = channels
-        self.lanes = min(channels, lanes or LANES_PER_THREAD * threads)
+        self.lanes = min(channels, lanes or usual_lanes(voice, threads))
+        self.delay_samples = delay_samples(voice)
         self.max_samples = max(round(ahead_s * mel.rate_hz), mel.hop_samples)
         self.max_frames = max(round(input_s * mel.rate_hz / mel.hop_samples), BLOCK_FRAMES)
-        self._synthesizer = kernels.load(backend)(voice, channels, format, threads)
+        lengths = SHORT_FRAMES, MIDDLE_FRAMES, LONG_FRAMES
+        self._speakers = open_lanes(voice, backend, format, threads, channels, lengths)
         self._model = voice.model()
-        steps = self._model.conditioner.steps_per_frame
-        gate_rows = voice.config.model.gate_rows
-        # the input of launches, by their length
-        self._gates = {
-            frames: torch.zeros(channels, frames * steps, gate_rows)
-            for frames in (SHORT_FRAMES, MIDDLE_FRAMES, LONG_FRAMES)
-        }
         self._feeder = ThreadPoolExecutor(1, "wavernn-feeder") if threads > 1 else None
-        self._seed_B = np.zeros(channels, np.uint64)
-        self._temperature_B = np.ones(channels, np.float32)
         self.totals = Totals()
         self.failure: BaseException | None = None
         self.lock = threading.Lock()
@@ -163,12 +153,12 @@ class Engine:
 
     def buffer_bytes(self) -> int:
         """The most bytes that queues and gate input hold, besides what the backend does."""
-        queues = 4 * (self.max_samples + LONG_FRAMES * self.hop_samples)
+        launch = LONG_FRAMES * self.hop_samples
+        # what is late comes at once at the end
+        queues = 4 * (self.max_samples + launch + self.delay_samples)
         queues += 4 * self.bands * (self.max_frames + BLOCK_FRAMES)
-        gates = sum(4 * gates_BNG.numel() for gates_BNG in self._gates.values())
-        audio = 4 * LONG_FRAMES * self.hop_samples
-        each = queues + audio + channel_bytes(self.voice.config)
-        return self.channels * each + gates
+        each = queues + 4 * launch + channel_bytes(self.voice.config)
+        return self.channels * each + self._speakers.buffer_bytes()
 
     # ---- the engine's thread ----
 
@@ -211,10 +201,8 @@ class Engine:
         _feed(fed)
         speaking = [channel for channel in self._running if channel.gate_frames]
         loop_s = self._launch(speaking, started_s) if speaking else 0.0
+        loop_s += self._end([channel for channel in self._running if channel.finished()])
         with self.lock:
-            for channel in self._running:
-                if channel.finished():
-                    channel.finish()
             self.totals.loop_s += loop_s
             self.totals.other_s += time.perf_counter() - started_s - loop_s
         return True
@@ -222,44 +210,44 @@ class Engine:
     def _launch(self, speaking: list[Channel], now_s: float) -> float:
         """Speaks the next frames of some channels; returns the seconds in the sample loop."""
         frames = self._length(speaking, now_s)
-        gates_BNG = self._gates[frames]
-        active_B = np.zeros(self.channels, bool)
-        for channel in speaking:
-            row = channel.row
-            active_B[row] = True
-            self._seed_B[row], self._temperature_B[row] = channel.seed, channel.temperature
-            channel.take_gates(gates_BNG[row].numpy())
-        fresh = [channel.row for channel in speaking if channel.fresh]
-        if fresh:
-            fresh_B = np.zeros(self.channels, bool)
-            fresh_B[fresh] = True
-            self._synthesizer.reset(fresh_B)
+        self._speakers.take(speaking, frames)
         with self.lock:
             low = [c for c in speaking if c.gate_frames < LONG_FRAMES and c.block_waits()]
             fed = [(c, c.take_frames()) for c in low]
-        samples = frames * self.hop_samples
         started_s = time.perf_counter()
         # what the next launches need is made beside this one, where there's a thread for it
         ahead = self._feeder.submit(_feed, fed) if self._feeder and fed else None
-        audio_BT = self._synthesizer.speak(
-            gates_BNG, samples, self._seed_B, active_B, self._temperature_B
-        )
+        spoken = self._speakers.speak()
         done_s = time.perf_counter()
         if ahead:
             ahead.result()
         else:
             _feed(fed)
+        self._deliver(zip(speaking, spoken, strict=True), done_s)
+        with self.lock:
+            self.totals.launches += 1
+        return done_s - started_s
+
+    def _end(self, channels: list[Channel]) -> float:
+        """Speaks what channels have left and ends them; returns the seconds in the sample loop."""
+        started_s = time.perf_counter()
+        spoken = [(channel, self._speakers.end(channel)) for channel in channels]
+        done_s = time.perf_counter()
+        self._deliver(spoken, done_s)
+        with self.lock:
+            for channel in channels:
+                channel.finish()
+        return done_s - started_s
+
+    def _deliver(self, spoken: Iterable[tuple[Channel, np.ndarray]], done_s: float) -> None:
         waiting: list[Waiting] = []
         with self.lock:
-            for channel in speaking:
+            for channel, samples_T in spoken:
                 channel.fresh = False
-                channel.due_s += samples / self.rate_hz
-                # a row of its own, so that a reader who is behind keeps no whole launch
-                waiting += channel.deliver(np.array(audio_BT[channel.row]), done_s)
-            self.totals.launches += 1
-            self.totals.samples += samples * len(speaking)
+                channel.due_s += len(samples_T) / self.rate_hz
+                waiting += channel.deliver(samples_T, done_s)
+                self.totals.samples += len(samples_T)
         wake(waiting)
-        return done_s - started_s
 
     def _length(self, speaking: list[Channel], now_s: float) -> int:
         """The frames of the next launch."""

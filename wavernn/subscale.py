@@ -79,6 +79,13 @@ class Order:
         """
         return (self.factor - 1) * (self.factor * self.lag_steps - 1)
 
+    def held(self, given: int) -> int:
+        """The most samples that are held at once, where at most so many are given at a time.
+
+        From the step before the last lane's present one to the last sample that is given.
+        """
+        return self.factor * ((self.factor - 1) * self.lag_steps + 2) + given
+
     def place(self, sample: int) -> tuple[int, int]:
         """The lane s and the step i of a sample."""
         _require_whole("a sample", sample)

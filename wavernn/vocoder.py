@@ -38,7 +38,7 @@ class Vocoder:
         self.voice = voice
         model = voice.config.model
         self._reset: Callable[[], None]
-        if model.subscale == model.fused == 1:
+        if model.plain:
             plain = kernels.load(backend)(voice, 1, format, threads)
             self._reset, self._speak = plain.reset, _one_stream(plain)
         else:

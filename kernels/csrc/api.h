@@ -23,6 +23,7 @@ enum {
     WAVERNN_LOGITS,      // O2, O4
     WAVERNN_SOFTMAX,     // masses and their sums
     WAVERNN_DRAW,        // random numbers, search, samples
+    WAVERNN_CONTEXT,     // what sub-tensors see of each other
     WAVERNN_PARTS
 };
 
@@ -82,7 +83,7 @@ typedef struct {
     int32_t rank, ranks;
     uint32_t* barrier;          // [32] zeros, shared by the ranks
     void* workspace;            // wavernn_workspace_bytes, 64-byte aligned, shared by the ranks
-    uint64_t* ticks;            // [WAVERNN_PARTS] of the time-stamp counter are added to; NULL: not
+    uint64_t* ticks;            // [WAVERNN_CONTEXT] of the time-stamp counter are added to; NULL: not
 } wavernn_call;
 
 // What sub-tensors see of each other (wavernn/context.py), float32. C is padded to groups.
@@ -97,18 +98,22 @@ typedef struct {
     wavernn_matrix candidate[2];
 } wavernn_context;
 
+// words that ranks meet at
+#define WAVERNN_MEETING 640
+
 // One utterance of a subscale voice, T ticks. W samples are at hand, from sample `base` on.
 typedef struct {
     uint32_t abi;
-    int32_t rank, ranks;        // threads, of which each has its own lanes
+    int32_t rank, ranks;        // threads that may take part; 0 must, others when they come
     int64_t first, ticks;       // begins with the tick -2^J, when nothing is remembered
     int64_t given, base;        // samples that the utterance has, as far as is known
     int64_t window;             // W
     // state
     float* h;                   // [U, 2, half]
     uint8_t* code;              // [U, 2]
-    void* workspace;            // [rank] wavernn_utterance_bytes, 64-byte aligned; lasts
-    uint32_t* barrier;          // [32] zeros, shared by the ranks
+    // both are shared by the ranks and aligned to 64 bytes
+    void* workspace;            // wavernn_utterance_bytes of as many ranks or more; lasts
+    uint32_t* meeting;          // [WAVERNN_MEETING], zeros before each call
     // input
     const float* gates;         // [*, 3H] from the row of sample `base` on
     const uint64_t* seed;       // [1] draws come from Philox, or
@@ -118,7 +123,7 @@ typedef struct {
     // output
     uint8_t* codes;             // [W, 2], read as well
     float* logits;              // [2, W, Q] or NULL
-    uint64_t* times;            // as ticks of wavernn_call
+    uint64_t* times;            // [WAVERNN_PARTS] as ticks of wavernn_call, for one rank
 } wavernn_utterance;
 
 // A fused voice (wavernn/fused.py), whose state has 8 parts [nibble][sample] of H / 8 units each,
@@ -145,11 +150,11 @@ WAVERNN_EXPORT int32_t wavernn_run(const char* isa, const wavernn_model*, const 
 WAVERNN_EXPORT uint64_t wavernn_workspace_bytes(const wavernn_model*, int32_t lanes, int32_t ranks);
 WAVERNN_EXPORT int32_t wavernn_run_utterance(const char* isa, const wavernn_model*,
                                              const wavernn_context*, const wavernn_utterance*);
+// Holds for any number of ranks up to that.
 WAVERNN_EXPORT uint64_t wavernn_utterance_bytes(const char* isa, const wavernn_model*,
-                                                const wavernn_context*, int32_t rank,
-                                                int32_t ranks);
-// The same for a fused voice, a step a tick, on one thread: h is [8, part], `code` isn't used, and
-// logits are [2, W, 2, 16].
+                                                const wavernn_context*, int32_t ranks);
+// The same for a fused voice, a step a tick, on one thread: h is [8, part], `code` and `meeting`
+// aren't used, and logits are [2, W, 2, 16].
 WAVERNN_EXPORT int32_t wavernn_run_fused(const char* isa, const wavernn_fused*,
                                          const wavernn_utterance*);
 WAVERNN_EXPORT uint64_t wavernn_fused_bytes(const wavernn_fused*);

@@ -2,6 +2,17 @@
 #pragma once
 
 // Few threads run a chunk together and wait for less time than a system call takes, so they spin.
+struct Patience {
+    int spins = 0;
+
+    INLINE void lose() {
+        if (spins++ < 4096)
+            relax();
+        else
+            yield_processor();
+    }
+};
+
 struct Barrier {
     uint32_t *arrived, *turn;
     uint32_t ranks;
@@ -14,11 +25,7 @@ struct Barrier {
             __atomic_store_n(turn, mine + 1, __ATOMIC_RELEASE);
             return;
         }
-        for (int spins = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) == mine; spins++)
-            if (spins < 4096)
-                relax();
-            else
-                yield_processor();
+        for (Patience patience; __atomic_load_n(turn, __ATOMIC_ACQUIRE) == mine;) patience.lose();
     }
 };
 

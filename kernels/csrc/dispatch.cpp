@@ -120,9 +120,9 @@ int32_t wavernn_run_utterance(const char* isa, const wavernn_model* model,
 }
 
 uint64_t wavernn_utterance_bytes(const char* isa, const wavernn_model* model,
-                                 const wavernn_context* context, int32_t rank, int32_t ranks) {
+                                 const wavernn_context* context, int32_t ranks) {
     const Isa* found = find(isa);
-    return found ? found->utterance_bytes(*model, *context, rank, ranks) : 0;
+    return found ? found->utterance_bytes(*model, *context, ranks) : 0;
 }
 
 int32_t wavernn_run_fused(const char* isa, const wavernn_fused* model, const wavernn_utterance* u) {

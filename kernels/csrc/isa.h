@@ -10,6 +10,7 @@
 #include "chunk.h"
 #include "loop.h"
 #include "subscale.h"
+#include "utterance.h"
 #include "fused.h"
 #include "roofs.h"
 

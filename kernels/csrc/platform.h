@@ -20,7 +20,7 @@ struct Isa {
     void (*run)(const wavernn_model&, const wavernn_call&);
     uint64_t (*workspace_bytes)(const wavernn_model&, int32_t lanes, int32_t ranks);
     void (*run_utterance)(const wavernn_model&, const wavernn_context&, const wavernn_utterance&);
-    uint64_t (*utterance_bytes)(const wavernn_model&, const wavernn_context&, int rank, int ranks);
+    uint64_t (*utterance_bytes)(const wavernn_model&, const wavernn_context&, int ranks);
     void (*run_fused)(const wavernn_fused&, const wavernn_utterance&);
     uint64_t (*fused_bytes)(const wavernn_fused&);
     double (*read_rate)(const void* buffer, int64_t bytes, int64_t passes);

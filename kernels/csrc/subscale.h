@@ -3,16 +3,15 @@
 // Kalchbrenner et al. 2018, section 4; wavernn/context.py has the equations of the context, and
 // wavernn/subscale.py says which lane makes which sample at which tick. In each tick every lane
 // takes in one column of its context, and what later columns need of it is kept in rings. Nothing
-// that a lane reads was made in the same tick, so threads meet once a tick.
+// that a lane reads was made in the same tick, so groups of lanes run in any order (utterance.h).
+// What lasts from call to call (rings, h, codes) doesn't depend on the groups.
 #pragma once
 
-// groups of lanes that are compiled; of 16 lanes, twice 8 take less time than 16 at once, since what
-// the cells read then stays nearer
-#if defined(WAVERNN_VNNI)
-#define LANE_WIDTHS Widths<8, 4, 2, 1>()
-#else
-#define LANE_WIDTHS WIDTHS
-#endif
+// [columns][C / 16][U][16] floats: of e the last F + 1, of layer j's input the last 2^j
+size_t ring_bytes(const wavernn_context& context) {
+    const size_t columns = (size_t)context.horizon + ((size_t)1 << context.layers);
+    return columns * context.channels * context.factor * 4;
+}
 
 template <class F, int N>
 struct Group : Loop<F, N, true> {
@@ -26,22 +25,19 @@ struct Group : Loop<F, N, true> {
     const int first;  // sub-tensor of the first lane
     const int C;      // channels, padded
     const int lag, reach;
-    // [columns][C / 16][N][16] each: of e the last F + 1, of layer j's input the last 2^j
-    float* rings;
+    float* rings;     // of this group's first lane, see `ring_bytes`
     float *x, *both;  // a column, and an older one with it: [C / 16][N][16], twice that
     float* spare;     // h of lanes that are idle
 
     static void* operator new(size_t, void* place) { return place; }
 
-    // places everything from `base` on, which may be null, and returns the bytes that it takes;
-    // what has to last from call to call comes first
+    // places everything from `base` on, which may be null, and returns the bytes that it takes
     static size_t lay_out(const wavernn_model& m, const wavernn_context& context, char* base,
-                          char* parts[4]) {
+                          char* parts[3]) {
         const size_t column = (size_t)context.channels * N * 4;
-        const size_t columns = (size_t)context.horizon + ((size_t)1 << context.layers);
-        const size_t sizes[4] = {columns * column, column, 2 * column, (size_t)m.half * 8};
+        const size_t sizes[3] = {column, 2 * column, (size_t)m.half * 8};
         size_t at = 0;
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 3; i++) {
             if (base) parts[i] = base + at;
             at += (sizes[i] + 63) & ~(size_t)63;
         }
@@ -56,18 +52,18 @@ struct Group : Loop<F, N, true> {
     static Group* make(const wavernn_model& m, const wavernn_context& context,
                        const wavernn_utterance& u, const wavernn_call& call, int first,
                        char* base) {
-        char* parts[4];
+        char* parts[3];
         char* own = base + lay_out(m, context, base, parts);
         char* more = own + ((sizeof(Group) + 63) & ~(size_t)63);
         return new (own) Group(m, context, u, call, first, parts, more);
     }
 
     Group(const wavernn_model& model, const wavernn_context& context, const wavernn_utterance& u,
-          const wavernn_call& call, int first, char* parts[4], char* workspace)
+          const wavernn_call& call, int first, char* parts[3], char* workspace)
         : Base(model, call, workspace, (size_t)context.channels), context(context), u(u), first(first),
           C(context.channels), lag(context.horizon + 1), reach(1 << context.layers),
-          rings((float*)parts[0]), x((float*)parts[1]), both((float*)parts[2]),
-          spare((float*)parts[3]) {
+          rings((float*)u.workspace + 16 * first), x((float*)parts[0]), both((float*)parts[1]),
+          spare((float*)parts[2]) {
         this->X_e = context.candidate;
         for (int i = 0; i < 2 * m.half; i++) spare[i] = 0;
         // an idle lane's conditioning must be numbers
@@ -76,7 +72,6 @@ struct Group : Loop<F, N, true> {
             lane.row = 0, lane.memory = 0, lane.left = 0, lane.draws = {0, 0};
             rest(lane);
         }
-        this->clock.start();
     }
 
     void rest(Lane& lane) const {
@@ -114,20 +109,30 @@ struct Group : Loop<F, N, true> {
         }
     }
 
+    // a column between its ring, where all U lanes lie side by side, and an array of N
+    INLINE void read_column(float* to, const float* ring) const {
+        for (int g = 0; g < C / 16; g++)
+            __builtin_memcpy(to + g * N * 16, ring + g * context.factor * 16, N * 64);
+    }
+    INLINE void write_column(float* ring, const float* from) const {
+        for (int g = 0; g < C / 16; g++)
+            __builtin_memcpy(ring + g * context.factor * 16, from + g * N * 16, N * 64);
+    }
+
     // a column of every lane through the convolutions
     void convolve(int64_t t) {
-        const int64_t count = t + reach, width = C * N;
+        const int64_t count = t + reach, width = C * context.factor;
         float* ring = rings;
         const int keep = context.horizon + 1;
-        __builtin_memcpy(ring + count % keep * width, x, width * 4);
+        write_column(ring + count % keep * width, x);
         const float* present = ring + (count + 1) % keep * width;
         ring += keep * width;
         for (int j = 0; j < context.layers; j++) {
             const int64_t back = (int64_t)1 << j;
             float* old = ring + count % back * width;
-            __builtin_memcpy(both, old, width * 4);
-            __builtin_memcpy(both + width, x, width * 4);
-            __builtin_memcpy(old, x, width * 4);
+            read_column(both, old);
+            __builtin_memcpy(both + C * N, x, C * N * 4);
+            write_column(old, x);
             ring += back * width;
             const wavernn_matrix& taps = context.taps[j];
             for (int g = 0; g < C / 16; g++) {
@@ -144,7 +149,7 @@ struct Group : Loop<F, N, true> {
         for (int g = 0; g < C / 16; g++)
             for (int n = 0; n < N; n++) {
                 const int at = 16 * (g * N + n);
-                const vf sum = add(load(x + at), load(present + at));
+                const vf sum = add(load(x + at), load(present + 16 * (g * context.factor + n)));
                 const vf b = power(min(mul(sum, scale), most));
                 F::put(space.x[0], (size_t)2 * m.half * N + at, div(sub(one, b), add(one, b)));
             }
@@ -152,11 +157,13 @@ struct Group : Loop<F, N, true> {
 
     void tick(int64_t t) {
         bool any = false;
+        this->clock.start();
         for (int n = 0; n < N; n++) {
             Lane& lane = lanes[n];
             const int s = first + n;
             const int64_t i = t - (int64_t)s * lag, sample = context.factor * i + s;
             column(n, i + context.horizon);
+            this->clock.book(WAVERNN_CONTEXT);
             if (i < 0 || sample >= u.given) {
                 if (!lane.idle) rest(lane);
                 continue;
@@ -170,8 +177,10 @@ struct Group : Loop<F, N, true> {
                 this->condition(n);
             }
             this->begin(lane);
+            this->clock.book(WAVERNN_DRAW);
         }
         convolve(t);
+        this->clock.book(WAVERNN_CONTEXT);
         if (any) this->advance();
     }
 
@@ -180,93 +189,3 @@ struct Group : Loop<F, N, true> {
             if (!lanes[n].idle) Base::put_code(u.code + 2 * (first + n), lanes[n]);
     }
 };
-
-// A group of whatever width.
-struct AnyGroup {
-    void* group;
-    void (*tick)(void*, int64_t);
-    void (*leave)(void*);
-};
-
-// The groups that a rank's lanes make up, the widest first: visit.take<N>(first lane) of each.
-template <int N, class Visit>
-void deal_width(int& first, int end, Visit& visit) {
-    for (; end - first >= N; first += N) visit.template take<N>(first);
-}
-template <class Visit, int... N>
-void deal(int factor, int rank, int ranks, Visit& visit, Widths<N...>) {
-    int first = factor * rank / ranks;
-    const int end = factor * (rank + 1) / ranks;
-    (deal_width<N>(first, end, visit), ...);
-}
-
-template <class F>
-struct Measure {
-    const wavernn_model& m;
-    const wavernn_context& context;
-    size_t bytes = 0;
-    template <int N>
-    void take(int) {
-        bytes += Group<F, N>::bytes(m, context);
-    }
-};
-
-template <class F>
-struct Place {
-    const wavernn_model& m;
-    const wavernn_context& context;
-    const wavernn_utterance& u;
-    const wavernn_call& call;
-    char* at;
-    AnyGroup groups[64];
-    int count = 0;
-    template <int N>
-    void take(int first) {
-        typedef Group<F, N> G;
-        groups[count++] = {G::make(m, context, u, call, first, at),
-                           [](void* group, int64_t t) { ((G*)group)->tick(t); },
-                           [](void* group) { ((G*)group)->leave(); }};
-        at += G::bytes(m, context);
-    }
-};
-
-template <class F>
-void run_utterance_in(const wavernn_model& m, const wavernn_context& context,
-                      const wavernn_utterance& u) {
-    // the loop's own view: one stream of W samples, on one thread
-    wavernn_call call = {};
-    call.samples = u.window, call.streams = 1, call.ranks = 1;
-    call.seed = u.seed, call.uniform = u.uniform, call.known = u.known;
-    call.temperature = u.temperature, call.codes = u.codes, call.logits = u.logits;
-    call.ticks = u.times;
-    Place<F> place = {m, context, u, call, (char*)u.workspace, {}, 0};
-    deal(context.factor, u.rank, u.ranks, place, LANE_WIDTHS);
-    const Barrier barrier = {u.barrier, u.barrier + 16, (uint32_t)u.ranks};
-    for (int64_t t = u.first; t < u.first + u.ticks; t++) {
-        for (int i = 0; i < place.count; i++) place.groups[i].tick(place.groups[i].group, t);
-        barrier.wait();
-    }
-    for (int i = 0; i < place.count; i++) place.groups[i].leave(place.groups[i].group);
-}
-
-void run_utterance(const wavernn_model& m, const wavernn_context& context,
-                   const wavernn_utterance& u) {
-    if (m.format == WAVERNN_INT8)
-        run_utterance_in<Int8>(m, context, u);
-    else
-        run_utterance_in<Float32>(m, context, u);
-}
-
-template <class F>
-uint64_t utterance_bytes_in(const wavernn_model& m, const wavernn_context& context, int rank,
-                            int ranks) {
-    Measure<F> measure = {m, context, 0};
-    deal(context.factor, rank, ranks, measure, LANE_WIDTHS);
-    return measure.bytes;
-}
-
-uint64_t utterance_bytes(const wavernn_model& m, const wavernn_context& context, int rank,
-                         int ranks) {
-    return m.format == WAVERNN_INT8 ? utterance_bytes_in<Int8>(m, context, rank, ranks)
-                                    : utterance_bytes_in<Float32>(m, context, rank, ranks);
-}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -299,6 +300,32 @@ def test_threads_change_no_bit(isas, make_voice, format, threads):
     (alone,) = work.run(cpu_subscale.Synthesizer(voice, format))
     together = cpu_subscale.Synthesizer(voice, format, threads)
     assert (np.concatenate(work.run(together, (30, 31))) == alone).all()
+
+
+@pytest.mark.parametrize("format", ["int8", "float32"])
+def test_each_call_may_have_other_threads(isas, make_voice, format):
+    voice, counts = make(make_voice, (8, 3, 2)), [3, 1, 2, 3, 1, 3, 2, 2, 3]
+    work = Work.of(voice, 900)
+    (alone,) = work.run(cpu_subscale.Synthesizer(voice, format))
+    synthesizer = cpu_subscale.Synthesizer(voice, format, 3)
+    synthesizer.pace.threads = iter(counts).__next__
+    assert (np.concatenate(work.run(synthesizer, range(100, 900, 100))) == alone).all()
+
+
+def test_helpers_that_do_not_come_are_not_waited_for(isas, make_voice):
+    class Asleep:
+        asked = 0
+
+        def submit(self, *call):
+            self.asked += 1
+            return Future()
+
+    voice = make(make_voice, (8, 3, 2))
+    work, synthesizer = Work.of(voice, 101), cpu_subscale.Synthesizer(voice, threads=2)
+    (alone,) = work.run(cpu_subscale.Synthesizer(voice))
+    synthesizer._pool = Asleep()
+    assert (work.run(synthesizer)[0] == alone).all()
+    assert synthesizer._pool.asked == 1
 
 
 @pytest.mark.parametrize("format", ["int8", "float32"])

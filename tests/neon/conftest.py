@@ -16,7 +16,7 @@ import torch
 from wavernn.checkpoint import Checkpoint
 from wavernn.config import Config, MelConfig, ModelConfig, PruneConfig
 from wavernn.errors import BackendUnavailable
-from wavernn.kernels import cpu, native
+from wavernn.kernels import cpu, cpu_subscale, native
 from wavernn.model import WaveRNN
 from wavernn.sparse import block_mask
 
@@ -56,18 +56,38 @@ def remote(start_remote: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def on(
+def library(
     remote: Any, absent: Callable[[str, str], NoReturn], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., cpu.Synthesizer]:
-    """Makes a synthesizer of an ARM instruction set, or of this machine's baseline for None."""
+) -> Callable[[str | None], str]:
+    """Takes the library of an ARM instruction set, or this machine's for None; says which runs."""
     try:
         here = native.library()
     except BackendUnavailable as error:
         absent("cpu", str(error))
 
-    def make(isa: str | None, voice: Checkpoint, streams: int, format: str) -> cpu.Synthesizer:
+    def take(isa: str | None) -> str:
         monkeypatch.setattr(native, "library", lambda: remote if isa else here)
-        return cpu.Synthesizer(voice, streams, format, isa=isa or "baseline")
+        return isa or "baseline"
+
+    return take
+
+
+@pytest.fixture
+def on(library: Callable[[str | None], str]) -> Callable[..., cpu.Synthesizer]:
+    """Makes a synthesizer of an ARM instruction set, or of this machine's baseline for None."""
+
+    def make(isa: str | None, voice: Checkpoint, streams: int, format: str) -> cpu.Synthesizer:
+        return cpu.Synthesizer(voice, streams, format, isa=library(isa))
+
+    return make
+
+
+@pytest.fixture
+def utterance_on(library: Callable[[str | None], str]) -> Callable[..., cpu_subscale.Synthesizer]:
+    """Does the same for a subscale voice."""
+
+    def make(isa: str | None, voice: Checkpoint, format: str) -> cpu_subscale.Synthesizer:
+        return cpu_subscale.Synthesizer(voice, format, isa=library(isa))
 
     return make
 
@@ -82,7 +102,8 @@ def make_voice() -> Callable[..., Checkpoint]:
         config = Config(mel=MelConfig(bands=4), model=model)
         rng, tensors = np.random.default_rng(model.hidden), WaveRNN(model, config.mel).state_dict()
         for name, like in sorted(tensors.items()):
-            if name.startswith(("R", "I_", "O")) or (name == "rows" and model.input == "embedding"):
+            learned = ("R", "I_", "O", "X", "context.")
+            if name.startswith(learned) or (name == "rows" and model.input == "embedding"):
                 scale = 0.5 if like.ndim == 1 else 2 / like.shape[-1] ** 0.5
                 tensors[name] = torch.from_numpy(rng.normal(0, scale, like.shape)).float()
         matrices = [*tensors["R"].chunk(3), *(tensors[f"O{k}.weight"] for k in range(1, 5))]

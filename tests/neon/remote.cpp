@@ -79,6 +79,24 @@ int main() {
             const int32_t status = wavernn_run(isa, &model.value, &call.value);
             put(&status, sizeof status);
             call.reply();
+        } else if (command == 'u' || command == 'b') {
+            char isa[16];
+            get(isa, sizeof isa);
+            const Received<wavernn_model> model;
+            const Received<wavernn_context> context;
+            if (command == 'b') {
+                int32_t ranks;
+                get(&ranks, sizeof ranks);
+                const uint64_t bytes =
+                    wavernn_utterance_bytes(isa, &model.value, &context.value, ranks);
+                put(&bytes, sizeof bytes);
+                continue;
+            }
+            const Received<wavernn_utterance> call;
+            const int32_t status =
+                wavernn_run_utterance(isa, &model.value, &context.value, &call.value);
+            put(&status, sizeof status);
+            call.reply();
         } else {
             return 3;
         }

@@ -21,6 +21,8 @@ from wavernn.model import LEVELS
 CSRC = Path(native.__file__).resolve().parent / "csrc"
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 WRITTEN = {"h", "code", "sample", "memory", "codes", "audio", "logits", "barrier", "ticks"}
+# an utterance's workspace lasts from call to call
+WRITTEN |= {"rings", "meeting", "times"}
 # of remote.cpp
 IN, IN_OUT, SCRATCH = range(3)
 
@@ -112,6 +114,32 @@ def _call_pointers(call: native.Call, half: int, workspace_bytes: int) -> Iterat
     yield from _pointers(call, sizes)
 
 
+def _context_pointers(context: native.Context, format: str) -> Iterator[Pointer]:
+    C, factor = context.channels, context.factor
+    sizes = {"coarse": 4 * (factor - 1) * LEVELS * C, "fine": 4 * (factor - 1) * C}
+    yield from _pointers(context, sizes | {"lanes": 4 * factor * C})
+    for name, count in (("taps", context.layers), ("candidate", 2)):
+        kind = "floats" if name == "taps" else pack.kind(format, "candidate0")
+        for place in range(count):
+            matrix = getattr(context, name)[place]
+            base = getattr(native.Context, name).offset + place * ctypes.sizeof(native.Matrix)
+            for pointer in _pointers(matrix, _matrix_bytes(matrix, kind)):
+                yield pointer._replace(offset=base + pointer.offset)
+
+
+def _utterance_pointers(
+    call: native.Utterance, model: native.Model, factor: int, workspace_bytes: int
+) -> Iterator[Pointer]:
+    W, hop = call.window, model.hop
+    rows = (call.base + W - 1) // hop - call.base // hop + 1
+    sizes = {"h": 8 * factor * model.half, "code": 2 * factor, "meeting": 4 * native.MEETING}
+    sizes |= {"gates": 24 * model.units * rows, "seed": 8, "uniform": 8 * W, "known": 2 * W}
+    sizes |= {"temperature": 4, "codes": 2 * W, "logits": 8 * W * LEVELS}
+    sizes |= {"workspace": workspace_bytes, "times": 8 * len(native.UTTERANCE_PARTS)}
+    for pointer in _pointers(call, sizes):
+        yield pointer._replace(name="rings") if pointer.name == "workspace" else pointer
+
+
 def _packed(structure: ctypes.Structure, pointers: list[Pointer]) -> bytes:
     parts = [struct.pack("<II", ctypes.sizeof(structure), len(pointers)), bytes(structure)]
     for pointer in pointers:
@@ -122,7 +150,7 @@ def _packed(structure: ctypes.Structure, pointers: list[Pointer]) -> bytes:
 
 
 class Remote:
-    """What `native.library()` has, as far as `cpu.Synthesizer` asks for it."""
+    """What `native.library()` has, as far as synthesizers ask for it."""
 
     def __init__(self, *command: str) -> None:
         pipe = subprocess.PIPE
@@ -161,8 +189,41 @@ class Remote:
             pointers = list(_call_pointers(call, model.half, workspace_bytes))
             voice = _packed(model, list(_model_pointers(model)))
             self._ask(b"r", isa.ljust(16, b"\0"), voice, _packed(call, pointers))
-            status = int.from_bytes(self._answer(4), "little", signed=True)
-            for pointer in pointers:
-                if pointer.kind == IN_OUT:
-                    ctypes.memmove(pointer.address, self._answer(pointer.bytes), pointer.bytes)
-            return status
+            return self._take(pointers)
+
+    def wavernn_utterance_bytes(
+        self, isa: bytes, model: native.Model, context: native.Context, ranks: int
+    ) -> int:
+        with self._lock:
+            self._ask(b"b", isa.ljust(16, b"\0"), *self._voice(model, context))
+            self._ask(struct.pack("<i", ranks))
+            return int.from_bytes(self._answer(8), "little")
+
+    def wavernn_run_utterance(
+        self, isa: bytes, model_reference: Any, context_reference: Any, call_reference: Any
+    ) -> int:
+        model, context, call = (
+            r._obj for r in (model_reference, context_reference, call_reference)
+        )
+        assert call.ranks == 1, "ranks share memory, which processes don't"
+        workspace_bytes = self.wavernn_utterance_bytes(isa, model, context, 1)
+        with self._lock:
+            pointers = list(_utterance_pointers(call, model, context.factor, workspace_bytes))
+            voice = self._voice(model, context)
+            self._ask(b"u", isa.ljust(16, b"\0"), *voice, _packed(call, pointers))
+            return self._take(pointers)
+
+    def _voice(self, model: native.Model, context: native.Context) -> tuple[bytes, bytes]:
+        format = "int8" if model.format else "float32"
+        return (
+            _packed(model, list(_model_pointers(model))),
+            _packed(context, list(_context_pointers(context, format))),
+        )
+
+    def _take(self, pointers: list[Pointer]) -> int:
+        """The status of a call, whose results go to where its pointers lead."""
+        status = int.from_bytes(self._answer(4), "little", signed=True)
+        for pointer in pointers:
+            if pointer.kind == IN_OUT:
+                ctypes.memmove(pointer.address, self._answer(pointer.bytes), pointer.bytes)
+        return status

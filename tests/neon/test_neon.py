@@ -118,6 +118,25 @@ def test_gates_beyond_every_limit_give_the_same_logits(on, make_voice, isa, form
     check_state(arm, here)
 
 
+SUBSCALE = {"subscale": 8, "subscale_horizon": 2, "context_channels": 24, "context_layers": 3}
+
+
+def test_utterances_have_the_same_codes_and_logits(utterance_on, make_voice, isa, format):
+    # units and channels that aren't whole groups
+    voice, T = make_voice(hidden=36, projection=16, **SUBSCALE), 75
+    gates, uniform = gates_of(voice, 1, T)[0], uniform_of(1, T)[0]
+    codes, logits = [], []
+    for where in (isa, None):
+        synthesizer = utterance_on(where, voice, format)
+        parts = [synthesizer.run(gates[:4], uniform[:30])]
+        parts.append(synthesizer.run(gates[3:], uniform[30:], True))
+        codes.append(np.concatenate(parts))
+        logits.append(synthesizer.score(gates, codes[0]))
+    assert len(np.unique(codes[0])) > 30
+    assert same_bits(*codes)
+    assert all(same_bits(got, wanted) for got, wanted in zip(*logits, strict=True))
+
+
 def test_processors_without_dot_products_run_the_baseline_alone(start_remote):
     assert start_remote("-cpu", "max").wavernn_isas() == b"neon,baseline"
     assert start_remote("-cpu", "cortex-a72").wavernn_isas() == b"baseline"

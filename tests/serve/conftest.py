@@ -136,7 +136,7 @@ def make_npy(make_mel) -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def start(voice) -> Callable[..., object]:
-    """Starts a server with settings and text, to be used as a context."""
+    """Starts a server with settings, text and perhaps another voice, to be used as a context."""
 
     @contextmanager
     def started(
@@ -144,9 +144,10 @@ def start(voice) -> Callable[..., object]:
         channels: int = 4,
         ahead_s: float = 0.1,
         text: TextToMel | None = None,
+        of: Checkpoint | None = None,
         **settings: object,
     ) -> Iterator[Running]:
-        engine = Engine(voice, BACKEND, channels=channels, ahead_s=ahead_s)
+        engine = Engine(of or voice, BACKEND, channels=channels, ahead_s=ahead_s)
         told = {"port": 0, "drain_s": 5.0, **settings}
         running = Running(Service(Settings(**told), {"tiny": engine}, text))
         try:

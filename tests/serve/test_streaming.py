@@ -175,7 +175,7 @@ def test_a_failure_in_mid_stream_truncates_and_later_streams_are_refused(
         with server.http.stream("POST", f"/v1/vocode?{LONG_QUERY}", content=long_mel) as answer:
             parts = answer.iter_raw()
             next(parts)
-            monkeypatch.setattr(engine._synthesizer, "speak", None)
+            monkeypatch.setattr(engine._speakers, "speak", None)
             with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
                 list(parts)
         refused(server.http.post("/v1/vocode", content=long_mel), 503)
@@ -194,7 +194,7 @@ def test_events_tell_of_a_failure_in_mid_stream(start, long_mel, monkeypatch):
         with server.http.stream("POST", query, content=long_mel) as answer:
             lines = answer.iter_lines()
             next(lines)
-            monkeypatch.setattr(engine._synthesizer, "speak", None)
+            monkeypatch.setattr(engine._speakers, "speak", None)
             *_, last = (line for line in lines if line)
         event = json.loads(last.removeprefix("data: "))
         assert event["type"] == "error"

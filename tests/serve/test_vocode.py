@@ -17,7 +17,9 @@ RAW = "application/octet-stream"
 @pytest.fixture(scope="module")
 def spoken(voice, running, make_mel):
     """What a vocoder, which knows one stream and no server, makes of a mel and a seed."""
-    vocoder = Vocoder(voice, running.service.engines["tiny"]._synthesizer.__module__.split(".")[-1])
+    vocoder = Vocoder(
+        voice, running.service.engines["tiny"]._speakers.synthesizer.__module__.split(".")[-1]
+    )
 
     def speak(number=0, seed=0, temperature=1.0, seconds=0.25):
         samples = vocoder.synthesize(make_mel(number, seconds), seed, temperature)

@@ -59,10 +59,10 @@ BAD = [
         {"subscale": 8, "subscale_horizon": 16},
         "context_layers of 4 see 16 steps, but the horizon alone is 16; .* to 5 or more",
     ),
-    (ModelConfig, {"fused": 3}, "fused is 1, or 2 with subscale 1, .*; got 3 with 1, 384 and 64"),
+    (ModelConfig, {"fused": 3}, "fused is 1, or 2 with subscale 1, .*; got 3, 1, 384, 64"),
     (ModelConfig, {"fused": 0}, "model.fused is 1, or 2"),
-    (ModelConfig, {"fused": 2, "subscale": 8}, "got 2 with 8, 384 and 64"),
-    (ModelConfig, {"fused": 2, "hidden": 36}, "that 8 divides .* got 2 with 1, 36 and 64"),
+    (ModelConfig, {"fused": 2, "subscale": 8}, "got 2, 8, 384, 64"),
+    (ModelConfig, {"fused": 2, "hidden": 36}, "that 8 divides .* got 2, 1, 36, 64"),
     (ModelConfig, {"fused": 2, "conditioning_hop_samples": 1}, "even conditioning_hop_samples; "),
     (
         Config,

@@ -1,4 +1,5 @@
 import json
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from wavernn.conditioning import Conditioning
+from wavernn.conditioning import BLOCK_FRAMES, Conditioning
 from wavernn.config import Config, MelConfig, ModelConfig, PruneConfig, TrainConfig
 from wavernn.cost import (
     channel_bytes,
@@ -15,8 +16,10 @@ from wavernn.cost import (
     operations_per_sample,
     weight_bytes,
 )
+from wavernn.kernels import reference_subscale
 from wavernn.kernels.bench import random_voice
 from wavernn.kernels.reference import Synthesizer
+from wavernn.rng import uniforms
 
 MEL = MelConfig(
     rate_hz=8000, fft_samples=64, window_samples=64, hop_samples=16, bands=5, high_hz=4000
@@ -44,7 +47,7 @@ def storages(thing, found=None):
     elif isinstance(thing, nn.Module):
         for tensor in (*thing.parameters(), *thing.buffers()):
             storages(tensor, found)
-    elif isinstance(thing, dict | list | tuple):
+    elif isinstance(thing, dict | list | tuple | deque):
         for part in thing.values() if isinstance(thing, dict) else thing:
             storages(part, found)
     elif hasattr(thing, "__dict__"):
@@ -72,6 +75,41 @@ def test_memory_is_what_the_reference_engine_holds(channels, fields):
             held = storages([engine, conditionings, rows])
             most = max(most, sum(held.values()))
     assert most == memory_bytes(voice.config, channels)
+
+
+SUBSCALE = {"subscale": 4, "subscale_horizon": 2, "context_channels": 6, "context_layers": 2}
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("horizon", [0, 3])
+def test_memory_of_a_subscale_voice_is_close_to_what_its_reference_holds(channels, horizon):
+    model = replace(MODEL, **(SUBSCALE | {"subscale_horizon": horizon}))
+    voice = random_voice(replace(CONFIG, model=model))
+    engines = [reference_subscale.Synthesizer(voice) for _ in range(channels)]
+    conditionings = [Conditioning(voice) for _ in range(channels)]
+    for conditioning in conditionings:
+        conditioning.model = conditionings[0].model
+    hop, most = model.conditioning_hop_samples, 0
+    for start in range(0, 40, BLOCK_FRAMES):
+        frames = torch.randn(BLOCK_FRAMES, MEL.bands)
+        for engine, conditioning in zip(engines, conditionings, strict=True):
+            for rows in conditioning.push(frames):
+                samples = len(rows) * hop
+                # what was made is held until the next call
+                engine.utterance.give(rows, samples, uniforms(0, start, samples), False)
+                held = storages([voice, engines, conditionings, rows])
+                most = max(most, sum(held.values()))
+                engine._advance(1.0, known=False)
+    assert 0.9 < most / memory_bytes(voice.config, channels) <= 1
+
+
+def test_bytes_of_a_context_by_hand():
+    model = random_voice(replace(CONFIG, model=replace(MODEL, **SUBSCALE))).model()
+    plain = random_voice(CONFIG).model()
+    # X 24 x 6; two layers 6 x 6 x 2 and 6; half of 3 x 2 vectors of 6
+    more = {"float32": 4 * 144 + 4 * 174, "bfloat16": 2 * 144 + 4 * 174, "int8": 144 + 4 * 174}
+    less = weight_bytes(plain, 4, 4)
+    assert weight_bytes(model, 4, 4) == {name: less[name] + n for name, n in more.items()}
 
 
 def test_memory_of_a_channel_by_hand():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,14 @@ from wavernn.vocoder import Vocoder
 def voice():
     model = ModelConfig(hidden=16, projection=8, embedding=4, channels=8, layers=1)
     return random_voice(Config("small", model=model))
+
+
+@pytest.mark.parametrize("subscale", [1, 4])
+def test_voices_of_all_kinds_are_timed(voice, subscale):
+    model = replace(voice.config.model, subscale=subscale, context_channels=8)
+    row = endtoend.bench_file(random_voice(Config("small", model=model)), "reference", seconds=0.02)
+    assert row["backend"] == "reference" and row["isa"]
+    assert row["realtime_factor"] > 0 and row["loop_realtime_factor"] > 0
 
 
 def test_a_timed_conditioner_does_the_same(voice):

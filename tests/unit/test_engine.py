@@ -304,7 +304,7 @@ def test_closing_waits_no_longer_than_it_was_told(voice):
 def test_an_engine_that_fails_says_so_to_every_reader(voice, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     with Engine(voice, "reference", channels=2) as engine:
-        monkeypatch.setattr(engine._synthesizer, "speak", None)
+        monkeypatch.setattr(engine._speakers, "speak", None)
         channels = [engine.open(), engine.open()]
         channels[0].push(make_mel(0))
         channels[0].end()
@@ -360,7 +360,7 @@ def test_queues_hold_what_the_formula_says(voice):
             sum(piece.nbytes for piece in (*channel._mels, *channel._audio))
             for channel in engine._open.values()
         )
-        gates = sum(gates.nbytes for gates in engine._gates.values())
+        gates = engine._speakers.buffer_bytes()
         frames = engine.max_frames * BANDS * 4
         samples = engine.max_samples * 4
         assert 3 * 0.9 * (frames + samples) < held

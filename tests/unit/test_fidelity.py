@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -99,3 +101,43 @@ def test_other_voices_get_noise_like_their_speech(voice, monkeypatch, tmp_path, 
     # smooth in time, apart in frequency
     step = np.abs(np.diff(mel_NM, axis=0)).mean()
     assert step < 0.6 * np.abs(np.diff(mel_NM, axis=1)).mean()
+
+
+@pytest.fixture(scope="module")
+def lanes():
+    fields = {"subscale": 4, "subscale_horizon": 2, "context_channels": 8, "context_layers": 2}
+    return random_voice(Config("lanes", model=replace(SMALL, **fields)))
+
+
+def test_a_subscale_voice_is_judged(lanes):
+    table = fidelity.check(lanes, seconds=0.05, reference_s=0.02)
+    assert (table["samples"], table["codes_compared"]) == (4 * 256, 7 * 64)
+    assert table["codes_equal"] == table["codes_compared"]
+    assert 0 < table["kl_coarse"] < table["kl_limit"]
+    assert table["passed"] is True
+
+
+def test_a_subscale_format_that_strays_fails(lanes, monkeypatch):
+    score = fidelity.cpu_subscale.Synthesizer.score
+
+    def strayed(self, gates_NG, codes_T2):
+        coarse, fine = score(self, gates_NG, codes_T2)
+        return (coarse * (2 if self.format == "int8" else 1), fine)
+
+    monkeypatch.setattr(fidelity.cpu_subscale.Synthesizer, "score", strayed)
+    table = fidelity.check(lanes, seconds=0.01, reference_s=0)
+    assert table["kl_coarse"] > 1e-3 > table["kl_fine"]
+    assert table["passed"] is False
+
+
+def test_codes_of_a_subscale_voice_that_differ_are_counted(lanes, monkeypatch):
+    run = fidelity.cpu_subscale.Synthesizer.run
+
+    def wrong(self, *given, last):
+        codes = run(self, *given, last=last)
+        codes[-1] ^= 1
+        return codes
+
+    monkeypatch.setattr(fidelity.cpu_subscale.Synthesizer, "run", wrong)
+    table = fidelity.check(lanes, seconds=0.02, reference_s=0.01)
+    assert 1 <= table["codes_compared"] - table["codes_equal"] <= 2

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from wavernn import kernels
+from wavernn.conditioning import BLOCK_FRAMES
 from wavernn.config import Config, MelConfig, ModelConfig, PruneConfig
 from wavernn.cost import channel_bytes, checkpoint_bytes
-from wavernn.kernels import memory, native
+from wavernn.kernels import cpu_subscale, memory, native
 from wavernn.kernels.bench import random_voice
 from wavernn.kernels.bench_cpu import gate_rows
 from wavernn.kernels.pack import FORMATS
@@ -45,8 +46,12 @@ def arrays(value):
 
 def held(thing):
     """Bytes of the pieces of memory behind an object's arrays, each once."""
+    return held_by(vars(thing))
+
+
+def held_by(container):
     found = {}
-    for array in arrays(vars(thing)):
+    for array in arrays(container):
         memory = array.base
         if isinstance(memory, memoryview):
             memory = memory.obj
@@ -63,6 +68,34 @@ def test_memory_is_what_the_engine_holds(voice, format, channels, lanes):
     # the barrier's 32 words serve threads
     besides = checkpoint_bytes(CONFIG) + channels * channel_bytes(CONFIG) - 32 * 4
     assert held(engine) == memory.memory_bytes(voice, channels, lanes, format) - besides
+
+
+@pytest.fixture(scope="module")
+def lanes():
+    fields = {"subscale": 8, "subscale_horizon": 3, "context_channels": 24, "context_layers": 3}
+    return random_voice(replace(CONFIG, model=replace(CONFIG.model, **fields)))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_utterances_hold_what_is_said(lanes, format):
+    engine = cpu_subscale.Synthesizer(lanes, format)
+    weights = held(engine._weights)
+    # the arrays of lanes and context are two pieces of memory
+    packs = sum(-(-array.nbytes // 64) * 64 for array in packed(lanes, format).arrays.values())
+    assert weights == packs
+    each = memory.memory_bytes(lanes, 3, 1, format) - memory.memory_bytes(lanes, 2, 1, format)
+    each -= channel_bytes(lanes.config)
+    assert each == memory.utterance_bytes(lanes, format)
+    frame = BLOCK_FRAMES * CONFIG.mel.hop_samples
+    most, rows = 0, gate_rows(lanes, 1, frame // CONFIG.model.conditioning_hop_samples)[0]
+    for _ in range(4):
+        utterance = engine.utterance
+        utterance.give(rows, frame, None, False)
+        window = utterance.codes_W2.nbytes + 4 * utterance.gates_NG.numel()
+        utterance_held = {**vars(engine), "utterance": None, "_weights": None}
+        most = max(most, held_by(utterance_held) + window)
+        engine._advance(1.0, {"seed": np.zeros(1, np.uint64)})
+    assert 0.9 < most / each <= 1
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -90,6 +123,17 @@ def test_a_table_has_the_channels_of_the_reference(voice):
     assert list(table) == ["1", "4", "16", "64"]
     assert table["4"] == memory.memory_bytes(voice, 4, 4)
     assert table["64"] == memory.memory_bytes(voice, 64, 16)
+
+
+def test_a_subscale_voice_has_a_table_where_its_engine_runs(lanes, monkeypatch):
+    assert list(memory.table(lanes)) == ["1", "4", "16", "64"]
+    monkeypatch.setenv(native.VARIABLE, "mmx")
+    assert memory.table(lanes) == {}
+
+
+def test_backends_say_what_runs_of_a_subscale_voice():
+    assert memory.backends(8)["gpu"] == (kernels.unavailable("gpu", 8) or "runs")
+    assert memory.backends(8)["reference"] == "runs"
 
 
 def test_backends_say_what_runs(monkeypatch):

@@ -14,6 +14,7 @@ from wavernn.errors import CheckpointError
 from wavernn.kernels import packfile
 from wavernn.kernels.bench import random_voice
 from wavernn.kernels.pack import pack
+from wavernn.kernels.pack_context import pack_subscale
 
 CONFIG = Config(
     "small",
@@ -49,6 +50,25 @@ def same(a, b):
 
 def test_a_packed_voice_comes_back(path, packed, voice):
     assert same(packfile.load(path, voice.sha256), packed)
+
+
+SUBSCALE = {"subscale": 4, "subscale_horizon": 2, "context_channels": 20, "context_layers": 2}
+
+
+@pytest.fixture(scope="module")
+def subscale_voice():
+    return random_voice(replace(CONFIG, model=replace(CONFIG.model, **SUBSCALE)))
+
+
+@pytest.fixture(scope="module", params=["int8", "float32"])
+def packed_subscale(request, subscale_voice):
+    return pack_subscale(subscale_voice, request.param)
+
+
+def test_a_packed_subscale_voice_comes_back(tmp_path, packed_subscale, subscale_voice):
+    path = tmp_path / "voice.safetensors"
+    packfile.save(path, packed_subscale, subscale_voice.sha256)
+    assert same(packfile.load(path, subscale_voice.sha256), packed_subscale)
 
 
 def test_that_of_another_voice_is_refused(path):
@@ -150,6 +170,42 @@ def test_arrays_that_dont_fit_are_refused(path, packed, voice, fault):
         packfile.load(path)
 
 
+ASTRAY_CONTEXT = {
+    "bytes-missing": ("context.coarse", lambda a: a[:, :255].copy()),
+    "taps-missing": ("context.fine", lambda a: a[1:]),
+    "lane-missing": ("context.lanes", lambda a: a[1:]),
+    "layer-missing": ("context.taps1.blocks", lambda a: None),
+    "layer-short": ("context.taps0.blocks", lambda a: a[1:]),
+    "layer-bias-missing": ("context.taps0.bias", lambda a: None),
+    "candidate-short": ("context.candidate1.starts", lambda a: a[:-1]),
+    "columns-beside-missing": ("gates0.starts", lambda a: a - (a == a[-1])),
+}
+
+
+@pytest.mark.parametrize("fault", ASTRAY_CONTEXT)
+def test_contexts_that_dont_fit_are_refused(tmp_path, packed_subscale, fault):
+    name, change = ASTRAY_CONTEXT[fault]
+    arrays = {**packed_subscale.arrays, name: change(packed_subscale.arrays[name])}
+    arrays = {k: v for k, v in arrays.items() if v is not None}
+    packfile.save(tmp_path / "v.safetensors", replace(packed_subscale, arrays=arrays), "")
+    with pytest.raises(CheckpointError, match="holds no voice that can be run"):
+        packfile.load(tmp_path / "v.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("factor", 1), ("factor", 6), ("factor", 65), ("channels", 24), ("channels", -32)),
+        *(("layers", 17), ("layers", "2"), ("horizon", -1), ("horizon", None)),
+    ],
+)
+def test_headers_of_contexts_that_dont_fit_are_refused(tmp_path, packed_subscale, name, value):
+    header = packed_subscale.header | {f"context.{name}": value}
+    packfile.save(tmp_path / "v.safetensors", replace(packed_subscale, header=header), "")
+    with pytest.raises(CheckpointError, match="holds no voice that can be run"):
+        packfile.load(tmp_path / "v.safetensors")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -209,6 +265,16 @@ def test_a_voice_from_a_file_is_packed_once(stored, monkeypatch):
     assert kept() == [f"small.int8.{stored.sha256[:16]}.safetensors"]
     monkeypatch.setattr(packfile, "pack", None)
     assert same(packfile.packed(stored, "int8"), made)
+
+
+def test_a_subscale_voice_is_packed_once(tmp_path, subscale_voice, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checkpoint.save(tmp_path / "lanes.safetensors", subscale_voice)
+    stored = checkpoint.load(tmp_path / "lanes.safetensors")
+    first = packfile.packed(stored, "int8")
+    assert kept() == [f"lanes.int8.{stored.sha256[:16]}.safetensors"]
+    monkeypatch.setattr(packfile, "pack_subscale", None)
+    assert same(packfile.packed(stored, "int8"), first)
 
 
 def test_a_voice_without_a_file_isnt_kept(stored, voice):

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from wavernn import checkpoint, cost, recipe
+from wavernn import checkpoint, cost, kernels, recipe
 from wavernn.audio import de_emphasis, decode
 from wavernn.conditioning import Conditioning
 from wavernn.config import Config, MelConfig, ModelConfig, PruneConfig
 from wavernn.errors import BackendUnavailable
-from wavernn.kernels import reference_subscale
+from wavernn.kernels import native, reference_subscale
 from wavernn.kernels.bench import bench, random_voice
+from wavernn.kernels.native import UTTERANCE_PARTS
+from wavernn.kernels.tune import tune
 from wavernn.rng import uniforms
 from wavernn.subscale import Order
 from wavernn.train.throughput import bench_training
@@ -122,6 +124,27 @@ def test_bench_times_one_utterance():
     assert row["subscale"] == 4 and row["samples_per_s"] > 0 and row["backend"] == "reference"
     with pytest.raises(BackendUnavailable, match="of subscale 4 is spoken an utterance at a time"):
         bench(make_voice(), "reference", 2)
+
+
+def test_the_native_engine_says_what_takes_its_time(absent):
+    if reason := kernels.unavailable("cpu", 4):
+        absent("cpu", reason)
+    # lanes of several groups
+    sizes = {"subscale": 32, "conditioning_hop_samples": 32, "context_channels": 32}
+    model = ModelConfig(**(SIZES | sizes))
+    voice = random_voice(Config("wide", replace(MEL, hop_samples=32), model))
+    row = bench(voice, "cpu", 1)
+    assert (row["backend"], row["isa"]) == ("cpu", native.isa())
+    parts = row["parts"]
+    assert list(parts) == ["tick_us", *(f"{part}_us" for part in UTTERANCE_PARTS)]
+    assert min(parts.values()) > 0
+    # a group's time while another one runs is booked by that one alone
+    assert parts["draw_us"] < 0.4 * sum(parts[f"{part}_us"] for part in UTTERANCE_PARTS)
+
+
+def test_streams_side_by_side_are_refused_with_a_sentence():
+    with pytest.raises(BackendUnavailable, match="wavernn bench says how fast one is"):
+        next(tune(make_voice(), "reference"))
 
 
 def test_training_can_be_timed():

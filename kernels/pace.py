@@ -10,7 +10,7 @@ from __future__ import annotations
 NEW = 0.2
 # Calls of a look at the slower choice, since a thread that has slept comes late for the first one;
 # and calls between two looks, at most.
-LOOK, LONGEST_PAUSE = 4, 64
+LOOK, LONGEST_PAUSE = 16, 256
 
 
 class Pace:

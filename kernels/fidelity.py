@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from wavernn import kernels
 from wavernn.checkpoint import Checkpoint
 from wavernn.conditioning import Conditioning
-from wavernn.kernels import cpu, cpu_subscale, reference, reference_subscale
+from wavernn.kernels import cpu, reference, reference_fused
 from wavernn.kernels.example import example_mel
+from wavernn.model import nats_of
 from wavernn.rng import uniforms
 
 # nats of coarse KL a sample that int8 may cost
@@ -27,18 +29,20 @@ CODES_LIMIT = 0.99
 ROWS = 32
 
 
-def divergence(p_TQ: np.ndarray, q_TQ: np.ndarray) -> np.ndarray:
-    """KL(p || q) [T] of distributions that are given as logits."""
-    log_p, log_q = (torch.from_numpy(x).double().log_softmax(-1) for x in (p_TQ, q_TQ))
-    kl_T: np.ndarray = (log_p.exp() * (log_p - log_q)).sum(-1).numpy()
+def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """KL(p || q) [T] of distributions that are given as logits, [T, Q], or [T, 2, 16] by nibbles.
+
+    Of nibbles it's the sum of both, the lower one's given the upper one that is known.
+    """
+    log_p, log_q = (torch.from_numpy(x).double().log_softmax(-1) for x in (p, q))
+    kl_T: np.ndarray = (log_p.exp() * (log_p - log_q)).flatten(1).sum(1).numpy()
     return kl_T
 
 
-def likelihood(logits_TQ: np.ndarray, codes_T: np.ndarray) -> np.ndarray:
-    """Negative log-likelihood [T] of codes, in nats."""
-    log_p = torch.from_numpy(logits_TQ).double().log_softmax(-1)
-    index = torch.from_numpy(codes_T.astype(np.int64))[:, None]
-    nll_T: np.ndarray = -log_p.gather(-1, index)[:, 0].numpy()
+def likelihood(logits: np.ndarray, codes_T: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood [T] of codes by such logits, in nats."""
+    codes_T1 = torch.from_numpy(codes_T.astype(np.int64))[:, None]
+    nll_T: np.ndarray = nats_of(torch.from_numpy(logits).double()[:, None], codes_T1)[:, 0].numpy()
     return nll_T
 
 
@@ -65,26 +69,42 @@ def _speak(voice: Checkpoint, gates_1NG: torch.Tensor, reference_samples: int) -
 def _speak_utterance(
     voice: Checkpoint, gates_1NG: torch.Tensor, reference_samples: int
 ) -> tuple[Any, int]:
-    """Does the same for a subscale voice.
+    """Does the same for a subscale or fused voice.
 
     The reference scores an utterance of those first samples, so that a draw on an edge counts for
     no more than itself.
     """
     hop = voice.config.model.conditioning_hop_samples
-    engine = cpu_subscale.Synthesizer(voice, "float32")
+    engine, judge = _engine(voice, "float32"), _judge(voice)
     uniform_T2 = uniforms(0, 0, gates_1NG.shape[1] * hop)
     rows, few_T2 = gates_1NG[0, : reference_samples // hop], uniform_T2[:reference_samples]
     first_T2, equal = engine.run(rows, few_T2, last=True), 0
     if reference_samples:
-        logits = reference_subscale.Synthesizer(voice).score(rows, first_T2)
-        for known_2, draw_2, *logits_2Q in zip(first_T2, few_T2, *logits, strict=True):
-            drawn = [
-                reference.inverse_cdf(torch.from_numpy(logits_Q), float(draw))
-                for logits_Q, draw in zip(logits_2Q, draw_2, strict=True)
-            ]
+        logits = judge.score(rows, first_T2)
+        for known_2, draw_2, *both in zip(first_T2, few_T2, *logits, strict=True):
+            drawn = [_draw(one, float(draw)) for one, draw in zip(both, draw_2, strict=True)]
             equal += drawn == known_2.tolist()
     engine.reset()
     return engine.run(gates_1NG[0], uniform_T2, last=True)[None], equal
+
+
+def _engine(voice: Checkpoint, format: str) -> kernels.SubscaleSynthesizer:
+    model = voice.config.model
+    return kernels.load_subscale("cpu", model.subscale, model.fused)(voice, format)
+
+
+def _judge(voice: Checkpoint) -> kernels.SubscaleSynthesizer:
+    model = voice.config.model
+    return kernels.load_subscale("reference", model.subscale, model.fused)(voice)
+
+
+def _draw(logits: np.ndarray, uniform: float) -> int:
+    """The byte that the reference draws from logits [Q] or [2, 16]."""
+    if logits.ndim == 1:
+        return reference.inverse_cdf(torch.from_numpy(logits), uniform)
+    upper, rest = reference_fused.draw(torch.from_numpy(logits[0]), uniform)
+    lower, _ = reference_fused.draw(torch.from_numpy(logits[1]), rest)
+    return upper << 4 | lower
 
 
 Logits = tuple[np.ndarray, np.ndarray]
@@ -93,11 +113,12 @@ Logits = tuple[np.ndarray, np.ndarray]
 def _scores(
     voice: Checkpoint, gates_1NG: torch.Tensor, codes_1T2: np.ndarray
 ) -> Iterator[tuple[np.ndarray, Logits, Logits]]:
-    """Known codes [T, 2] in pieces, with their logits [T, Q] by float32 and by int8."""
+    """Known codes [T, 2] in pieces, with their logits [T, ...] by float32 and by int8."""
     formats = ("float32", "int8")
-    if voice.config.model.subscale > 1:
-        lanes = [cpu_subscale.Synthesizer(voice, format) for format in formats]
-        exact, quantised = (engine.score(gates_1NG[0], codes_1T2[0]) for engine in lanes)
+    if not voice.config.model.plain:
+        exact, quantised = (
+            _engine(voice, format).score(gates_1NG[0], codes_1T2[0]) for format in formats
+        )
         yield codes_1T2[0], exact, quantised
         return
     hop = voice.config.model.conditioning_hop_samples
@@ -120,15 +141,15 @@ def check(voice: Checkpoint, seconds: float = 3.0, reference_s: float = 0.3) -> 
     mel_NM = torch.from_numpy(example_mel(voice, frames))
     gates_1NG = torch.cat(list(Conditioning(voice).push(mel_NM, last=True)))[None]
     compared = min(round(reference_s * config.rate_hz / hop), gates_1NG.shape[1]) * hop
-    speak = _speak if voice.config.model.subscale == 1 else _speak_utterance
+    speak = _speak if voice.config.model.plain else _speak_utterance
     codes_1T2, equal = speak(voice, gates_1NG, compared)
     kl_2, change_2, difference_2 = np.zeros((3, 2))
     T = codes_1T2.shape[1]
     for codes_T2, exact, quantised in _scores(voice, gates_1NG, codes_1T2):
         for half in (0, 1):
-            p_TQ, q_TQ = exact[half], quantised[half]
-            kl_2[half] += divergence(p_TQ, q_TQ).sum() / T
-            nll_T = likelihood(q_TQ, codes_T2[:, half]) - likelihood(p_TQ, codes_T2[:, half])
+            p, q = exact[half], quantised[half]
+            kl_2[half] += divergence(p, q).sum() / T
+            nll_T = likelihood(q, codes_T2[:, half]) - likelihood(p, codes_T2[:, half])
             change_2[half] += nll_T.sum() / T
             difference_2[half] += np.abs(nll_T).sum() / T
     return {

@@ -5,7 +5,7 @@ import pytest
 
 from wavernn import kernels
 from wavernn.config import Config, MelConfig, ModelConfig
-from wavernn.kernels import example, fidelity
+from wavernn.kernels import cpu_subscale, example, fidelity
 from wavernn.kernels.bench import random_voice
 from wavernn.melfile import read_mel
 
@@ -34,6 +34,17 @@ def test_a_likelihood_by_hand():
     logits = np.log([[0.5, 0.5], [0.25, 0.75]]) + 2
     nll = fidelity.likelihood(logits, np.array([1, 0], np.uint8))
     assert nll == pytest.approx([np.log(2), np.log(4)])
+
+
+def test_nibbles_by_hand():
+    p, q = np.log([[[0.5, 0.5], [0.25, 0.75]]]), np.log([[[0.5, 0.5], [0.5, 0.5]]])
+    kl = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
+    assert fidelity.divergence(p, q) == pytest.approx([kl])
+    logits = np.zeros((1, 2, 16))
+    logits[0, 1, 3] = np.log(5)
+    # 15 levels of 1 and one of 5
+    nll = fidelity.likelihood(logits, np.array([0x73], np.uint8))
+    assert nll == pytest.approx([np.log(16) + np.log(20 / 5)])
 
 
 def test_a_voice_is_judged(voice):
@@ -103,13 +114,15 @@ def test_other_voices_get_noise_like_their_speech(voice, monkeypatch, tmp_path, 
     assert step < 0.6 * np.abs(np.diff(mel_NM, axis=1)).mean()
 
 
-@pytest.fixture(scope="module")
-def lanes():
-    fields = {"subscale": 4, "subscale_horizon": 2, "context_channels": 8, "context_layers": 2}
-    return random_voice(Config("lanes", model=replace(SMALL, **fields)))
+LANES = {"subscale": 4, "subscale_horizon": 2, "context_channels": 8, "context_layers": 2}
 
 
-def test_a_subscale_voice_is_judged(lanes):
+@pytest.fixture(scope="module", params=[LANES, {"fused": 2}], ids=["subscale", "fused"])
+def lanes(request):
+    return random_voice(Config("lanes", model=replace(SMALL, **request.param)))
+
+
+def test_an_utterance_is_judged(lanes):
     table = fidelity.check(lanes, seconds=0.05, reference_s=0.02)
     assert (table["samples"], table["codes_compared"]) == (4 * 256, 7 * 64)
     assert table["codes_equal"] == table["codes_compared"]
@@ -117,27 +130,27 @@ def test_a_subscale_voice_is_judged(lanes):
     assert table["passed"] is True
 
 
-def test_a_subscale_format_that_strays_fails(lanes, monkeypatch):
-    score = fidelity.cpu_subscale.Synthesizer.score
+def test_a_format_of_an_utterance_that_strays_fails(lanes, monkeypatch):
+    score = cpu_subscale.Synthesizer.score
 
     def strayed(self, gates_NG, codes_T2):
         coarse, fine = score(self, gates_NG, codes_T2)
         return (coarse * (2 if self.format == "int8" else 1), fine)
 
-    monkeypatch.setattr(fidelity.cpu_subscale.Synthesizer, "score", strayed)
+    monkeypatch.setattr(cpu_subscale.Synthesizer, "score", strayed)
     table = fidelity.check(lanes, seconds=0.01, reference_s=0)
     assert table["kl_coarse"] > 1e-3 > table["kl_fine"]
     assert table["passed"] is False
 
 
-def test_codes_of_a_subscale_voice_that_differ_are_counted(lanes, monkeypatch):
-    run = fidelity.cpu_subscale.Synthesizer.run
+def test_codes_of_an_utterance_that_differ_are_counted(lanes, monkeypatch):
+    run = cpu_subscale.Synthesizer.run
 
     def wrong(self, *given, last):
         codes = run(self, *given, last=last)
         codes[-1] ^= 1
         return codes
 
-    monkeypatch.setattr(fidelity.cpu_subscale.Synthesizer, "run", wrong)
+    monkeypatch.setattr(cpu_subscale.Synthesizer, "run", wrong)
     table = fidelity.check(lanes, seconds=0.02, reference_s=0.01)
     assert 1 <= table["codes_compared"] - table["codes_equal"] <= 2

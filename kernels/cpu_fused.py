@@ -8,12 +8,11 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from wavernn.checkpoint import Checkpoint
-from wavernn.errors import BackendUnavailable
 from wavernn.fused import NIBBLES
 from wavernn.kernels import check, cpu_subscale, native
 from wavernn.kernels.cpu import unavailable as unavailable
+from wavernn.kernels.cpu_subscale import checked
 from wavernn.kernels.native import ABI
-from wavernn.kernels.pack import FORMATS
 from wavernn.kernels.pack_fused import pack_fused
 from wavernn.kernels.utterance import Utterance
 
@@ -47,13 +46,7 @@ class Synthesizer(cpu_subscale.Synthesizer):
         threads: int = 1,
         isa: str | None = None,
     ) -> None:
-        self.format, config = format or FORMATS[0], checkpoint.config.model
-        if self.format not in FORMATS:
-            raise BackendUnavailable(
-                f"the cpu engine has no format {self.format}; known: {', '.join(FORMATS)}"
-            )
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
+        self.format, config = checked(format, threads), checkpoint.config.model
         self.isa = isa or native.isa()
         self._library = native.library()
         key = id(checkpoint), self.format

@@ -48,6 +48,17 @@ def _weights(checkpoint: Checkpoint, format: str) -> Weights:
     return found
 
 
+def checked(format: str | None, threads: int) -> str:
+    """The format that is asked for; raises BackendUnavailable, or ValueError for the threads."""
+    if format not in (None, *FORMATS):
+        raise BackendUnavailable(
+            f"the cpu engine has no format {format}; known: {', '.join(FORMATS)}"
+        )
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    return format or FORMATS[0]
+
+
 @cache
 def _helpers(threads: int) -> ThreadPoolExecutor:
     """Threads that all utterances share, since none has to come."""
@@ -71,13 +82,7 @@ class Synthesizer:
         threads: int = 1,
         isa: str | None = None,
     ) -> None:
-        self.format, config = format or FORMATS[0], checkpoint.config.model
-        if self.format not in FORMATS:
-            raise BackendUnavailable(
-                f"the cpu engine has no format {self.format}; known: {', '.join(FORMATS)}"
-            )
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
+        self.format, config = checked(format, threads), checkpoint.config.model
         self.isa = isa or native.isa()
         self.threads = min(threads, config.subscale)
         self._library = native.library()

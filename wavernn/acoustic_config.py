@@ -9,6 +9,7 @@ from typing import Any, Literal
 from wavernn import recipe
 from wavernn.config import LARGEST_SIZE, MOST_LAYERS, MelConfig
 from wavernn.errors import ConfigError, require
+from wavernn.training import check_optimisation
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,7 @@ class AcousticTrainConfig:
     nan_patience: int = 10
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 1 << 63, f"train.seed must lie in 0..2^63-1, got {self.seed}")
-        positive = (
-            "steps batch learning_rate prosody_steps prosody_learning_rate clip align_rounds "
-            "validate_every_steps save_every_steps log_every_steps validation_clips nan_patience"
-        )
-        for key in positive.split():
-            value = getattr(self, key)
-            require(value > 0, f"train.{key} must be positive, got {value}")
-        require(0 <= self.ema < 1, f"train.ema must lie in [0, 1), got {self.ema}")
-        require(
-            0 <= self.final_rate <= 1, f"train.final_rate must lie in [0, 1], got {self.final_rate}"
-        )
+        check_optimisation(self, "prosody_steps", "prosody_learning_rate", "align_rounds")
         require(
             self.warmup_steps >= 0 and self.weight_decay >= 0,
             "train.warmup_steps and weight_decay must not be negative, "

@@ -15,6 +15,7 @@ from wavernn.pruning import PRUNABLE as PRUNABLE
 from wavernn.pruning import PRUNABLE_CONTEXT as PRUNABLE_CONTEXT
 from wavernn.pruning import PruneConfig as PruneConfig
 from wavernn.pruning import matrix_shape as matrix_shape
+from wavernn.training import TrainConfig as TrainConfig
 
 # a slip of a digit is refused before it asks for memory
 LARGEST_SIZE = 65_536
@@ -198,64 +199,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """The optimisation: how much, how fast, from which seed."""
-
-    seed: int = 0
-    steps: int = 10_000
-    # B, slices in a step, over all processes
-    batch: int = 128
-    # T, samples in a slice; a multiple of mel.hop_samples
-    slice_samples: int = 256
-    # a slice goes on where the lane's last one ended, with its state; else it starts anywhere at 0
-    carry_state: bool = True
-    learning_rate: float = 2e-3
-    # the cosine ends at this share of learning_rate
-    final_rate: float = 0.02
-    warmup_steps: int = 200
-    # gradient norm is cut to this
-    clip: float = 1.0
-    # decay of the averaged weights, which are what a checkpoint holds
-    ema: float = 0.999
-    # standard deviation of noise on the input codes, in steps of 1/32768; targets stay clean
-    input_noise: float = 0.0
-    # bfloat16: products and gate inputs in bfloat16, gates and state in float32
-    precision: Literal["float32", "bfloat16"] = "float32"
-    validate_every_steps: int = 1_000
-    save_every_steps: int = 500
-    log_every_steps: int = 20
-    # clips held out, evenly spaced over the sorted names
-    validation_clips: int = 12
-    # of each held-out clip, how much is scored during training; `wavernn eval` scores all
-    validation_seconds_per_clip: float = 4.0
-    # steps with a non-finite loss that are skipped before the run is stopped
-    nan_patience: int = 10
-
-    def __post_init__(self) -> None:
-        require(0 <= self.seed < 1 << 63, f"train.seed must lie in 0..2^63-1, got {self.seed}")
-        positive = (
-            "steps batch slice_samples learning_rate clip validate_every_steps save_every_steps "
-            "log_every_steps validation_clips validation_seconds_per_clip nan_patience"
-        )
-        for key in positive.split():
-            value = getattr(self, key)
-            require(value > 0, f"train.{key} must be positive, got {value}")
-        require(0 <= self.ema < 1, f"train.ema must lie in [0, 1), got {self.ema}")
-        require(
-            0 <= self.final_rate <= 1, f"train.final_rate must lie in [0, 1], got {self.final_rate}"
-        )
-        require(
-            self.warmup_steps >= 0 and self.input_noise >= 0,
-            "train.warmup_steps and input_noise must not be negative, "
-            f"got {self.warmup_steps}, {self.input_noise}",
-        )
-        require(
-            self.precision in ("float32", "bfloat16"),
-            f"train.precision is float32 or bfloat16, not {self.precision}",
-        )
-
-
-@dataclass(frozen=True)
 class Config:
     """All that a checkpoint needs to be understood and a run to be repeated."""
 
@@ -263,7 +206,7 @@ class Config:
     mel: MelConfig = MelConfig()
     model: ModelConfig = ModelConfig()
     prune: PruneConfig = field(default_factory=PruneConfig)
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         hop, step = self.mel.hop_samples, self.model.conditioning_hop_samples

@@ -156,6 +156,8 @@ class Rows:
 
 
 LENGTHS = [1, 3, 6, 37, 101]
+# all lengths of one size, and of the others one that ends in the midst of a column
+CASES = [(SIZES[1], n) for n in LENGTHS] + [(SIZES[0], 101), (SIZES[2], 101)]
 
 
 # int8, float16: activations may round the other way where sums are float32
@@ -164,8 +166,7 @@ SLACK = {"float64": 1e-10, "float32": 5e-5, "float16": 2e-3, "int8": 2e-2}
 FLIPPED = {"int8": 0.1, "float16": 0.01}
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("samples", LENGTHS)
+@pytest.mark.parametrize(("size", "samples"), CASES, ids=str)
 def test_known_codes_have_the_logits_of_the_whole_utterance(engine, make_voice, size, samples):
     voice, samples = make(make_voice, size), engine.few(samples)
     work = Work.of(voice, samples)
@@ -201,8 +202,7 @@ def test_the_torch_modules_score_as_the_equations_do(make_voice):
     assert np.abs(torch.cat((coarse, fine), 1).numpy() - expected).max() < 1e-5
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("samples", LENGTHS)
+@pytest.mark.parametrize(("size", "samples"), CASES, ids=str)
 def test_what_is_sampled_scores_as_it_was_sampled(engine, make_voice, size, samples):
     voice, samples = make(make_voice, size), engine.few(samples)
     work, synthesizer = Work.of(voice, samples), engine(voice)
@@ -237,7 +237,7 @@ CUTS = [(), (0, 1, 2, 3), (7, 8, 9, 60), (64,), tuple(range(1, 101, 3))]
 
 
 @pytest.mark.parametrize("cuts", CUTS, ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("size", SIZES[1:], ids=str)
 def test_an_utterance_is_the_same_however_it_is_cut(engine, make_voice, size, cuts):
     voice, samples = make(make_voice, size), engine.few(101)
     cuts = [cut for cut in cuts if cut < samples]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from wavernn.checkpoint import Checkpoint
 from wavernn.fused import NIBBLES
 from wavernn.kernels import check, cpu_subscale, native
 from wavernn.kernels.cpu import unavailable as unavailable
-from wavernn.kernels.cpu_subscale import checked
+from wavernn.kernels.cpu_subscale import checked, shared
 from wavernn.kernels.native import ABI
 from wavernn.kernels.pack_fused import pack_fused
 from wavernn.kernels.utterance import Utterance
@@ -24,10 +23,6 @@ class Weights:
         # whose identity is its name here
         self.checkpoint = checkpoint
         self.fused, self._arrays = native.fused_of(pack_fused(checkpoint, format))
-
-
-# of voices that are open: each once, however many utterances are spoken with it
-_opened: WeakValueDictionary[tuple[int, str], Weights] = WeakValueDictionary()
 
 
 class Synthesizer(cpu_subscale.Synthesizer):
@@ -49,9 +44,7 @@ class Synthesizer(cpu_subscale.Synthesizer):
         self.format, config = checked(format, threads), checkpoint.config.model
         self.isa = isa or native.isa()
         self._library = native.library()
-        key = id(checkpoint), self.format
-        self._packed = _opened.get(key) or Weights(checkpoint, self.format)
-        _opened[key] = self._packed
+        self._packed = shared(Weights, checkpoint, self.format)
         self._fused = self._packed.fused
         self.pre_emphasis, self.utterance = config.pre_emphasis, Utterance(config)
         self.h_8U = np.zeros((8, self._fused.part), np.float32)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -37,14 +39,16 @@ class Weights:
 
 
 # of voices that are open: each once, however many utterances are spoken with it
-_opened: WeakValueDictionary[tuple[int, str], Weights] = WeakValueDictionary()
+_opened: WeakValueDictionary[tuple[Callable[..., Any], int, str], Any] = WeakValueDictionary()
+W = TypeVar("W")
 
 
-def _weights(checkpoint: Checkpoint, format: str) -> Weights:
-    key = id(checkpoint), format
-    found = _opened.get(key)
+def shared(kind: Callable[[Checkpoint, str], W], checkpoint: Checkpoint, format: str) -> W:
+    """A voice's weights as `kind` makes them, which keeps the voice; the same ones while in use."""
+    key = kind, id(checkpoint), format
+    found: W | None = _opened.get(key)
     if found is None:
-        found = _opened[key] = Weights(checkpoint, format)
+        found = _opened[key] = kind(checkpoint, format)
     return found
 
 
@@ -86,7 +90,7 @@ class Synthesizer:
         self.isa = isa or native.isa()
         self.threads = min(threads, config.subscale)
         self._library = native.library()
-        self._weights = _weights(checkpoint, self.format)
+        self._weights = shared(Weights, checkpoint, self.format)
         self._model, self._context = self._weights.model, self._weights.context
         self.pre_emphasis, self.reach = config.pre_emphasis, 1 << config.context_layers
         self.utterance = Utterance(config)

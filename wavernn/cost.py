@@ -119,16 +119,18 @@ def _utterance_bytes(config: Config) -> int:
     """Bytes of the reference's lanes, and of what it's given ahead, but for the loop's weights."""
     model, order = config.model, Order.of(config.model)
     lanes = model.subscale * (8 * model.hidden + 2 + 8 + 8)
-    # of e the last F + 1, of which the first layer sees two; of the others' input the last 2^j + 1
-    columns = max(order.lag_steps, 2) + sum((1 << j) + 1 for j in range(1, model.context_layers))
-    columns_bytes = 8 * model.subscale * columns * model.context_channels
-    if model.subscale == 1:
-        columns_bytes = 0
+    context = 0
+    if model.subscale > 1:
+        # of e the last F + 1, of which the first layer sees two; of others' input the last 2^j + 1
+        columns = max(order.lag_steps, 2)
+        columns += sum((1 << j) + 1 for j in range(1, model.context_layers))
+        # and the rows of bytes once more
+        context = 8 * (model.subscale * columns * model.context_channels + _sizes(config)["rows"])
     samples = order.held(BLOCK_FRAMES * config.mel.hop_samples)
     rows = samples // model.conditioning_hop_samples + 2
-    # codes, draws and gate input; the rows of bytes once more, which the context reads as well
+    # codes, draws and gate input
     window = (2 + 8) * samples + 4 * rows * model.gate_rows
-    return lanes + columns_bytes + window + 8 * _sizes(config)["rows"]
+    return lanes + context + window
 
 
 def describe(voice: Checkpoint, backends: dict[str, str]) -> dict[str, Any]:

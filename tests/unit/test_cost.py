@@ -16,7 +16,7 @@ from wavernn.cost import (
     operations_per_sample,
     weight_bytes,
 )
-from wavernn.kernels import reference_subscale
+from wavernn.kernels import reference_fused, reference_subscale
 from wavernn.kernels.bench import random_voice
 from wavernn.kernels.reference import Synthesizer
 from wavernn.rng import uniforms
@@ -101,6 +101,24 @@ def test_memory_of_a_subscale_voice_is_close_to_what_its_reference_holds(channel
                 most = max(most, sum(held.values()))
                 engine._advance(1.0, known=False)
     assert 0.9 < most / memory_bytes(voice.config, channels) <= 1
+
+
+def test_memory_of_a_fused_voice_is_close_to_what_its_reference_holds():
+    voice = random_voice(replace(CONFIG, model=replace(MODEL, fused=2)))
+    engines = [reference_fused.Synthesizer(voice) for _ in range(2)]
+    conditionings = [Conditioning(voice) for _ in range(2)]
+    conditionings[1].model = conditionings[0].model
+    hop, most = MODEL.conditioning_hop_samples, 0
+    for start in range(0, 40, BLOCK_FRAMES):
+        frames = torch.randn(BLOCK_FRAMES, MEL.bands)
+        for engine, conditioning in zip(engines, conditionings, strict=True):
+            for rows in conditioning.push(frames):
+                samples = len(rows) * hop
+                engine.utterance.give(rows, samples, uniforms(0, start, samples), False)
+                held = storages([voice, engines, conditionings, rows])
+                most = max(most, sum(held.values()))
+                engine._advance(1.0, known=False)
+    assert 0.9 < most / memory_bytes(voice.config, 2) <= 1
 
 
 def test_bytes_of_a_context_by_hand():
